@@ -1,0 +1,49 @@
+# The list of commands. Each sets up what it needs: a fresh machine needs Python 3.11 or newer, make and git.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo up test check format bench soak lock clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+$(READY): requirements.lock pyproject.toml .ci/venv
+	@.ci/venv $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(READY) ## play the main job on a stand-in forge, no account needed; KEEP=1 leaves it running
+	@$(BIN)/forgepool demo $(if $(KEEP),--keep)
+
+up: $(READY) ## run the engine against your own forge, as forgepool.toml says
+	@$(BIN)/forgepool up
+
+test: $(READY) ## run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## ruff, formatting, mypy --strict, import direction
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## put the code into form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## measure selection: 10 to 100,000 instances, up to a million finished tasks
+	@$(BIN)/python -m tests.bench.bench_selection $(ARGS)
+
+soak: $(READY) ## the long form of the property and storm tests
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(ARGS)
+
+lock: $(READY) ## resolve the newest versions that pyproject.toml allows
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra postgres --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet -o requirements.lock
+
+clean: ## remove everything that was made here
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
