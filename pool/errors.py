@@ -1,0 +1,186 @@
+"""Every error this project raises, in one tree. Pure: no I/O.
+
+The docstring of a class is its message unless a sentence is given; ids travel as attributes.
+"""
+
+import textwrap
+from collections.abc import Sequence
+
+
+class ForgepoolError(Exception):
+    """Something went wrong in forgepool."""
+
+    def __init__(self, message: str | None = None) -> None:
+        """Use `message`, or else the first line of the class docstring."""
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+
+
+# --- configuration -------------------------------------------------------------------------------
+
+
+class ConfigError(ForgepoolError):
+    """The configuration is not usable."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """`problems`: one sentence each, naming the key, the value and the remedy."""
+        self.problems = tuple(problems)
+        super().__init__("The configuration is not usable:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+class SchemaError(ForgepoolError):
+    """The database does not have the schema that this version needs."""
+
+
+class StoreBusy(ForgepoolError):
+    """The database stayed locked for longer than the time-out; nothing was written."""
+
+
+# --- the caller's words --------------------------------------------------------------------------
+
+
+class BadInput(ForgepoolError):
+    """An argument is not acceptable."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        """Name the field, show the value, say what would be accepted."""
+        self.field, self.value, self.remedy = field, value, remedy
+        super().__init__(f"{field} = {textwrap.shorten(repr(value), 120, placeholder='…')}: {remedy}")
+
+
+class UnknownTask(ForgepoolError):
+    """There is no task with that id."""
+
+    def __init__(self, task_id: object) -> None:
+        """Keep the id that was asked for."""
+        self.task_id = task_id
+        super().__init__(f"there is no task {task_id}; `forgepool tasks list` shows the ids")
+
+
+class UnknownInstance(ForgepoolError):
+    """There is no instance with that name."""
+
+    def __init__(self, name: object) -> None:
+        """Keep the name that was asked for."""
+        self.name = name
+        super().__init__(f"there is no instance {name!r}; `forgepool instances list` shows the names")
+
+
+class UnknownDelivery(ForgepoolError):
+    """There is no delivery with that id."""
+
+    def __init__(self, delivery_id: object) -> None:
+        """Keep the id that was asked for."""
+        self.delivery_id = delivery_id
+        super().__init__(f"there is no delivery {delivery_id}; `forgepool deliveries list` shows the ids")
+
+
+class InstanceExists(ForgepoolError):
+    """An instance with that name exists already."""
+
+    def __init__(self, name: str) -> None:
+        """Keep the name that is taken."""
+        self.name = name
+        super().__init__(f"an instance named {name!r} exists already; choose another name or use `instances set`")
+
+
+class Ambiguous(ForgepoolError):
+    """More than one task fits; name the one that is meant."""
+
+
+# --- selection and state -------------------------------------------------------------------------
+
+
+class NoInstance(ForgepoolError):
+    """No instance of the type can take the task."""
+
+    def __init__(self, type_name: str, *, task_id: int | None = None, why: str | None = None) -> None:
+        """`task_id`: the failed task that keeps the refusal visible; None before it is stored."""
+        self.type_name, self.task_id = type_name, task_id
+        super().__init__(
+            why
+            or f"no instance of type {type_name!r} is registered; "
+            f"add one with `forgepool instances add NAME --type {type_name}`"
+        )
+
+
+class StaleTask(ForgepoolError):
+    """The task is no longer in a state from which this move is allowed: somebody was first."""
+
+    def __init__(self, task_id: int, move: str, state: str | None) -> None:
+        """`state`: where the task is now; None when there is no such task or another holds its lease."""
+        self.task_id, self.move, self.state = task_id, move, state
+        super().__init__(f"task {task_id} cannot {move}: it is {state or 'held by somebody else'}")
+
+
+class LeaseHeld(ForgepoolError):
+    """Another live worker consumes this queue."""
+
+    def __init__(self, instance: str, holder: str, expires_in_s: float) -> None:
+        """`expires_in_s`: seconds until the lease can be taken over if that worker is dead."""
+        self.instance, self.holder, self.expires_in_s = instance, holder, expires_in_s
+        super().__init__(
+            f"{instance} is already served by worker {holder}; one queue has one worker. "
+            f"If that worker is dead, its lease ends in {expires_in_s:.0f} s"
+        )
+
+
+class LeaseLost(ForgepoolError):
+    """The lease is no longer ours; another worker may have taken over."""
+
+
+class AgentError(ForgepoolError):
+    """The agent process could not be started."""
+
+
+class CheckoutError(ForgepoolError):
+    """The checkout for the task could not be made ready."""
+
+
+# --- the door ------------------------------------------------------------------------------------
+
+
+class Refused(ForgepoolError):
+    """A delivery was not let in."""
+
+    status = 400
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """`remedy`: what the sender's administrator can do about it."""
+        self.remedy = remedy
+        super().__init__(message)
+
+
+class Unsigned(Refused):
+    """The delivery carries no signature."""
+
+    status = 401
+
+
+class BadSignature(Refused):
+    """The signature does not fit the body."""
+
+    status = 403
+
+
+class RepoNotAllowed(Refused):
+    """The repository is not on the allow-list."""
+
+    status = 403
+
+
+class TooLarge(Refused):
+    """The body is larger than the limit."""
+
+    status = 413
+
+
+class NotJson(Refused):
+    """The content type is not application/json."""
+
+    status = 415
+
+
+class Malformed(Refused):
+    """The body is not what its event type promises."""
+
+    status = 400

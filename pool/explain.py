@@ -1,0 +1,88 @@
+"""A decision as sentences for a person. Pure: no I/O."""
+
+from typing import assert_never
+
+from pool.model import Candidate, Decision, LabelRule, Rule
+
+
+def sentences(decision: Decision) -> list[str]:
+    """Tell, in order, what was looked at, what decided, and where the rotation stands."""
+    lines = [_pool(decision)]
+    lines += [f"  {_candidate(c, chosen=c.name == decision.chosen)}" for c in decision.candidates]
+    if labels := _labels(decision):
+        lines.append(labels)
+    lines += [_choice(decision), _cursor(decision)]
+    if decision.paused_only and decision.rule is not Rule.SAME_SESSION:
+        lines.append("Every instance of the type is paused: the task waits until one is resumed.")
+    return lines
+
+
+def short(decision: Decision) -> str:
+    """Tell why in a few words, for a line of a table or a log."""
+    words = {
+        Rule.ONLY_ONE: "the only candidate",
+        Rule.IDLE: "the only idle one",
+        Rule.ROUND_ROBIN: f"idle, next after {decision.cursor_before or 'the start'}",
+        Rule.LEAST_LOADED: "none idle, fewest queued",
+        Rule.TIE: f"none idle, equal queues, next after {decision.cursor_before or 'the start'}",
+        Rule.SAME_SESSION: f"same conversation as task {decision.session_task}",
+    }[decision.rule]
+    if decision.label_rule is LabelRule.MATCH:
+        words += f", shares {', '.join(decision.shared)}"
+    return words + (", paused" if decision.paused_only else "")
+
+
+def _pool(decision: Decision) -> str:
+    if decision.rule is Rule.SAME_SESSION:
+        return f"Type {decision.type}: task {decision.session_task} of the same conversation is still live."
+    if decision.partial:
+        return f"Type {decision.type} has many instances; these are the ones that could win:"
+    count = len(decision.candidates)
+    return f"Type {decision.type} had {count} candidate{'s' if count != 1 else ''}:"
+
+
+def _candidate(c: Candidate, *, chosen: bool) -> str:
+    load = "idle" if c.load == 0 else f"{'running one task' if c.running else 'not running'}, {c.queued} queued"
+    marks = [load] + ([f"labels {', '.join(c.labels)}"] if c.labels else []) + (["paused"] if c.paused else [])
+    return f"{'->' if chosen else '  '} {c.name}: {'; '.join(marks)}"
+
+
+def _labels(decision: Decision) -> str | None:
+    asked = ", ".join(decision.labels)
+    match decision.label_rule:
+        case LabelRule.NONE:
+            return None
+        case LabelRule.MATCH:
+            return f"Labels {asked}: the instances that share most with it come first ({', '.join(decision.shared)})."
+        case LabelRule.GENERALISTS:
+            return f"Labels {asked}: nobody matches, so the instances without match_labels were taken."
+        case LabelRule.ANY:
+            return f"Labels {asked}: nobody matches and every instance has match_labels, so any of them may serve."
+        case _ as never:
+            assert_never(never)
+
+
+def _choice(decision: Decision) -> str:
+    name, after = decision.chosen, decision.cursor_before or "the start of the list"
+    match decision.rule:
+        case Rule.ONLY_ONE:
+            return f"{name} was chosen: it is the only one that fits."
+        case Rule.IDLE:
+            return f"{name} was chosen: it is the only idle one."
+        case Rule.ROUND_ROBIN:
+            return f"{name} was chosen: several are idle, and it is the next after {after}."
+        case Rule.LEAST_LOADED:
+            return f"{name} was chosen: none is idle, and it has the fewest tasks queued."
+        case Rule.TIE:
+            return f"{name} was chosen: none is idle, several have the fewest queued, and it is the next after {after}."
+        case Rule.SAME_SESSION:
+            return f"{name} was chosen although others may be free: one conversation never runs in two places."
+        case _ as never:
+            assert_never(never)
+
+
+def _cursor(decision: Decision) -> str:
+    before, after = decision.cursor_before or "nothing yet", decision.cursor_after or "nothing yet"
+    if before == after:
+        return f"The cursor of {decision.type} stays at {after}."
+    return f"The cursor of {decision.type} moved from {before} to {after}."
