@@ -1,0 +1,100 @@
+"""The store: the only code that runs statements. Every write is one transaction of verbs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from pool.errors import StoreBusy
+from pool.store.base import Clock
+from pool.store.deliveries import DeliveryVerbs, Receipt
+from pool.store.engine import WRITE, open_engine
+from pool.store.runs import Claim, NoClaim, RunVerbs, Wishes
+from pool.store.tasks import Absorbed, Queued, Rejected, Submitted, check_task_id
+
+__all__ = [
+    "Absorbed",
+    "Claim",
+    "NoClaim",
+    "Queued",
+    "Receipt",
+    "Rejected",
+    "Store",
+    "Submitted",
+    "Tx",
+    "Wishes",
+    "check_task_id",
+    "utc_now",
+]
+
+
+def utc_now() -> datetime:
+    """Return the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+class Tx(RunVerbs, DeliveryVerbs):
+    """One transaction: everything in it happens, or nothing does."""
+
+
+class Store:
+    """The database of one deployment."""
+
+    def __init__(self, engine: Engine, *, clock: Clock = utc_now) -> None:
+        """`clock` returns aware UTC time."""
+        self.engine = engine
+        self.clock = clock
+
+    @classmethod
+    def open(cls, url: str, *, busy_s: float = 15.0, clock: Clock = utc_now) -> "Store":
+        """Open the database at `url`. busy_s: seconds to wait for another writer."""
+        return cls(open_engine(url, busy_s=busy_s), clock=clock)
+
+    @contextmanager
+    def reading(self) -> Iterator[Tx]:
+        """Read from one consistent snapshot."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield Tx(connection, self.clock)
+
+    @contextmanager
+    def writing(self) -> Iterator[Tx]:
+        """Write: all of it at the end of the block, or nothing if it raises. Raises StoreBusy."""
+        with self._translated(), self.engine.connect() as connection:
+            writer = connection.execution_options(**{WRITE: True})
+            with writer.begin():
+                yield Tx(writer, self.clock)
+
+    def close(self) -> None:
+        """Close every connection of this process."""
+        self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections without closing them: they are the parent's (SQLAlchemy, "fork")."""
+        self.engine.dispose(close=False)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            if _is_busy(error):
+                raise StoreBusy("the database is locked by another writer; nothing was written, try again") from error
+            raise
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlstate", None) == "55P03":  # lock_not_available
+        return True
+    return "database is locked" in str(error.orig)
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the schema revision that the database is stamped with; None: an empty database."""
+    from sqlalchemy import inspect, text  # noqa: PLC0415 - asked once, at start
+
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found

@@ -1,0 +1,77 @@
+"""Opening a database so that writers queue up instead of failing. Touches SQLAlchemy only."""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from pool.errors import ConfigError
+
+#: Execution option that marks a transaction as a writing one.
+WRITE = "forgepool_write"
+#: Names the writers' lock of a PostgreSQL database: any number, as long as every forgepool uses the same one.
+_WRITERS = 7041776
+
+
+def open_engine(url: str, *, busy_s: float = 15.0) -> Engine:
+    """Open the database at `url` (sqlite or postgresql+psycopg).
+
+    busy_s: seconds that a statement waits for another writer before it gives up.
+    Raises ConfigError for a URL that is neither.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError(["service.database_url: not a database URL; try sqlite:////path/to/forgepool.db"]) from None
+    match parsed.get_backend_name():
+        case "sqlite" if parsed.database not in (None, "", ":memory:"):
+            return _open_sqlite(url, Path(str(parsed.database)), busy_s)
+        case "postgresql":
+            return _open_postgresql(parsed, busy_s)
+        case other:
+            raise ConfigError([f"service.database_url: {other!r} will not do; use a SQLite file or PostgreSQL"])
+
+
+def _open_postgresql(url: URL, busy_s: float) -> Engine:
+    options = {"options": f"-c lock_timeout={int(busy_s * 1000)}", "connect_timeout": max(2, int(busy_s))}
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=options)
+
+    def on_begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(WRITE, False):
+            # One writer at a time, as on SQLite: what a verb has read stays true until it has written, and no two
+            # transactions can wait for each other. They take milliseconds, agents run for minutes.
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+    event.listen(engine, "begin", on_begin)
+    return engine
+
+
+def _open_sqlite(url: str, path: Path, busy_s: float) -> Engine:
+    # Prompts, logs and deliveries lie beside it: nobody else needs to read them.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": busy_s})
+
+    def on_connect(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver's own BEGIN is a deferred one, issued at a moment of its choosing; ours is below.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode = WAL",  # readers never wait for the writer
+            "synchronous = FULL",  # an accepted delivery survives a power cut; NORMAL may lose the last commits
+            f"busy_timeout = {int(busy_s * 1000)}",
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def on_begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later fails at once, whatever the busy time-out, when another
+        # has written in between (sqlite.org/rescode.html#busy_snapshot). Writers take the lock at BEGIN.
+        writes = connection.get_execution_options().get(WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine

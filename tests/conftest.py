@@ -1,0 +1,37 @@
+"""What every test stands on: an empty store, a clock, an environment without our variables."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from pool.store import Store
+from tests.helpers.clock import Clock
+from tests.helpers.stores import new_store
+
+hypothesis.settings.register_profile("default", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test see the settings it makes, not those of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("FORGEPOOL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return the time of `store`."""
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    """Return an empty store of the newest schema."""
+    opened = new_store(tmp_path, clock)
+    yield opened
+    opened.close()

@@ -1,0 +1,213 @@
+"""What the database does for each verb: it looks up, it never reads through.
+
+SQLite says how it will run a statement (EXPLAIN QUERY PLAN) and counts the steps that it took (a progress handler).
+"""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from pool.model import Evidence, Kind
+from pool.states import LIVE, InstanceState, Move, State
+from pool.store import Claim, Store, Tx
+from pool.subject import Subject
+from tests.bench.fill import fill_deliveries, fill_history, fill_pool
+from tests.helpers.clock import Clock
+from tests.helpers.factory import make_request
+from tests.helpers.stores import POSTGRES, new_store
+from tests.pool import drive
+
+pytestmark = pytest.mark.skipif(bool(POSTGRES), reason="these are SQLite's own words")
+
+SHA = "a" * 40
+SESSION = "dev:acme/shop:7"
+
+#: What a plan may say: a look-up by an index, a step that reads no table, or a sort-free walk through the label keys.
+_FINE = re.compile(
+    r"SEARCH \w+ USING (COVERING |AUTOMATIC )?(INDEX \w+|INTEGER PRIMARY KEY) \(.*\)"
+    r"|(SCALAR|CORRELATED SCALAR|LIST) SUBQUERY \d+|CO-ROUTINE keys|SETUP|RECURSIVE STEP|SCAN CONSTANT ROW|SCAN keys"
+    r"|COMPOUND QUERY|LEFT-MOST SUBQUERY|UNION ALL"
+)
+
+Act = Callable[[Tx], Any]
+
+
+def _submit(labels: tuple[str, ...] = (), number: int = 1000, absorb: frozenset[State] = LIVE) -> Act:
+    return lambda tx: tx.submit("dev", make_request(number=number, labels=labels), by="x", absorb=absorb)
+
+
+def _run_of(tx: Tx) -> dict[str, int]:
+    (task,) = tx.running("dev-000000")
+    assert task.fence is not None
+    return {"task": task.id, "fence": task.fence}
+
+
+def _finish(tx: Tx) -> None:
+    run = _run_of(tx)
+    tx.finish(run["task"], Move.SUCCEED, fence=run["fence"], evidence=Evidence(session_id="s"), why="")
+
+
+#: Every verb that a delivery, a worker or the reconciler waits for, and the indexes of its own that it goes by.
+ACTS: dict[str, tuple[Act, set[str]]] = {
+    "submit, twin and same session": (_submit(number=7, absorb=frozenset({State.QUEUED})), {"ix_tasks_session"}),
+    "submit, no labels": (_submit(), {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick"}),
+    "submit, labels": (
+        _submit(labels=("label-39",)),
+        {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick_label"},
+    ),
+    "submit, no instance": (
+        lambda tx: tx.submit("none", make_request(), by="x"),
+        {"ix_tasks_session", "ix_instances_type_name"},
+    ),
+    "claim": (lambda tx: tx.claim("dev-000001", lease_s=60), {"ix_tasks_queue"}),
+    "renew": (lambda tx: tx.renew(**_run_of(tx), lease_s=60), {"uq_tasks_running"}),
+    "finish": (_finish, {"uq_tasks_running"}),
+    "note the agent": (lambda tx: tx.note_agent(**_run_of(tx), pid=1, started=0.5), {"uq_tasks_running"}),
+    "ask to stop": (lambda tx: tx.ask_to_stop("dev-000000", by="x"), {"uq_tasks_running"}),
+    "cancel": (lambda tx: tx.cancel(tx.head_of_queue("dev-000001") or 0, by="x"), {"ix_tasks_queue"}),
+    "supersede": (lambda tx: tx.supersede("acme/shop", 7, by="x", why=""), {"ix_tasks_waiting_on"}),
+    "mark published": (lambda tx: tx.mark_published(tx.head_of_queue("dev-000001") or 0), {"ix_tasks_queue"}),
+    "expire runs": (lambda tx: tx.expire_runs(by="x"), {"ix_tasks_leases"}),
+    "unpublished": (lambda tx: tx.unpublished(older_than_s=-1), {"ix_tasks_unpublished"}),
+    "silent queues": (lambda tx: tx.silent_queues(rung_before_s=-1), {"ix_instances_waiting", "ix_tasks_queue"}),
+    "add an instance": (lambda tx: tx.add_instance("dev-new", "dev"), {"ix_tasks_queue", "uq_tasks_running"}),
+    "remove an instance": (lambda tx: tx.set_instance_state("dev-000001", InstanceState.REMOVED), set()),
+    "take a worker lease": (
+        lambda tx: tx.take_worker_lease("dev-000001", holder="h", token="t", lease_s=1),
+        set(),
+    ),
+    "accepted twin": (
+        lambda tx: tx.accepted_twin(delivery_id="d", fingerprint="f"),
+        {"uq_deliveries_accepted_id", "uq_deliveries_accepted_meaning"},
+    ),
+    "accepted twin by meaning": (
+        lambda tx: tx.accepted_twin(delivery_id=None, fingerprint="f"),
+        {"uq_deliveries_accepted_meaning"},
+    ),
+    "pull request at a commit": (lambda tx: tx.pull_at("acme/shop", SHA), {"ix_subjects_head"}),
+    "remember a subject": (
+        lambda tx: tx.remember(Subject(repo="acme/shop", number=7, is_pull=True, head_sha=SHA)),
+        set(),
+    ),
+    "tasks of an issue": (lambda tx: tx.list_tasks(repo="acme/shop", number=100_000), {"ix_tasks_subject"}),
+}
+#: The foreign keys' own look-ups.
+_KEYS = {"ix_task_events_task", "ix_tasks_delivery"}
+
+
+@pytest.mark.parametrize("history", [0, 20_000], ids=["no history", "a long history"])
+@pytest.mark.parametrize("act", ACTS)
+def test_a_verb_looks_up_by_its_indexes_and_reads_no_table_through(
+    stores: dict[tuple[int, int], Store], act: str, history: int
+) -> None:
+    do, expected = ACTS[act]
+
+    with drive.undone(stores[40, history]) as tx, _plans(tx.connection.engine) as plans:
+        do(tx)
+
+    lines = [line for plan in plans.values() for line in plan]
+    found = {name for line in lines for name in re.findall(r"(?:ix|uq)_\w+", line)}
+    assert [line for line in lines if not _FINE.fullmatch(line)] == []
+    assert found - _KEYS == expected
+
+
+@pytest.mark.parametrize("states", [LIVE, {State.QUEUED}, {State.RUNNING}])
+def test_a_list_of_live_tasks_reads_live_tasks_only(
+    stores: dict[tuple[int, int], Store], states: frozenset[State]
+) -> None:
+    with stores[40, 20_000].reading() as tx, _plans(tx.connection.engine) as plans:
+        tx.list_tasks(states=states)
+
+    assert list(plans.values()) == [["SCAN tasks USING INDEX ix_tasks_live"]]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_long_history_costs_a_verb_not_one_step(stores: dict[tuple[int, int], Store], act: str) -> None:
+    do, _ = ACTS[act]
+
+    assert _steps(stores[40, 20_000], do) == _steps(stores[40, 0], do)
+
+
+@pytest.mark.parametrize("labels", [(), ("label-39",), ("nobody has this",)], ids=["none", "match", "no match"])
+def test_a_pool_of_thousands_costs_a_dispatch_hardly_more_than_one_of_forty(
+    stores: dict[tuple[int, int], Store], labels: tuple[str, ...]
+) -> None:
+    do = _submit(labels=labels)
+
+    assert _steps(stores[4000, 0], do) <= 1.05 * _steps(stores[40, 0], do)
+
+
+# --- the databases -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[int, int], Store]]:
+    """Return databases by the size of the pool and of the history. Tests leave nothing in them."""
+    made = {size: _build(tmp_path_factory.mktemp("sizes"), *size) for size in ((40, 0), (40, 20_000), (4000, 0))}
+    yield made
+    for store in made.values():
+        store.close()
+
+
+def _build(folder: Path, pool: int, history: int) -> Store:
+    store = new_store(folder, Clock())
+    with store.writing() as tx:
+        fill_pool(tx.connection, "dev", pool)
+        for i in (38, 39):
+            tx.set_instance(f"dev-{i:06}", match_labels=[f"label-{i}"])
+        fill_history(tx.connection, "dev", history, instances=pool)
+        fill_deliveries(tx.connection, history)
+        tx.connection.exec_driver_sql("UPDATE pools SET cursor = NULL")
+    # One runs, one waits in the session that is asked for, others wait.
+    drive.dispatch(store, number=100_000)
+    drive.dispatch(store, number=7)
+    run = drive.claim(store, "dev-000000")
+    assert isinstance(run, Claim)
+    for i in range(5):
+        drive.dispatch(store, number=100_001 + i, kind=Kind.FIX_CI)
+    with store.writing() as tx:
+        tx.keep_session(SESSION, "s", instance="dev-000001", task=run.task.id)
+    return store
+
+
+@contextmanager
+def _plans(engine: Engine) -> Iterator[dict[str, list[str]]]:
+    """Collect the plan of each statement that is run meanwhile."""
+    found: dict[str, list[str]] = {}
+
+    def explain(_c: Any, cursor: sqlite3.Cursor, statement: str, parameters: Any, _context: Any, _many: bool) -> None:  # noqa: FBT001 - signature of SQLAlchemy
+        if not statement.startswith("BEGIN"):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            found[statement] = [row[3] for row in rows]
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+
+
+def _steps(store: Store, do: Act) -> int:
+    """Count the steps of SQLite's virtual machine."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with drive.undone(store) as tx:
+        connection = tx.connection.connection.driver_connection
+        assert isinstance(connection, sqlite3.Connection)
+        connection.set_progress_handler(count, 1)
+        try:
+            do(tx)
+        finally:
+            connection.set_progress_handler(None, 1)
+    return steps
