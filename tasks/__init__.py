@@ -1,0 +1,1 @@
+"""The engine: dispatch, workers, agents, fleet. Built on the pool; knows no Flask."""
