@@ -8,6 +8,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect
 from sqlalchemy.exc import OperationalError
 
@@ -111,7 +112,7 @@ def test_the_first_schema_can_be_taken_down_again(empty: Store) -> None:
     migrate.upgrade(empty.engine)
 
     with empty.engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
-        command.downgrade(migrate._config(connection), "base")
+        command.downgrade(migrate.config(connection), "base")
 
     assert _tables(empty.engine) == {"alembic_version"}
 
@@ -142,3 +143,9 @@ def _shape(engine: Engine) -> dict[str, Any]:
         "indexes": {name: " ".join(sql.split()) for name, sql in indexes},
         "never reuse an id": sorted(never_reuse_an_id),
     }
+
+
+def test_the_revisions_that_are_named_are_the_files_that_are_there() -> None:
+    scripts = ScriptDirectory.from_config(migrate.config())
+
+    assert list(migrate.REVISIONS) == [script.revision for script in scripts.walk_revisions()][::-1]

@@ -27,7 +27,7 @@ from tests.helpers.stores import SOAK, new_store
 
 LEASE_S = 60.0
 CAP = 2
-NAMES = ["dev-a", "dev-b", "dev-c", "dev-d", "rev-a", "rev-b"]
+NAMES = ["dev-a", "dev-b", "dev-c", "rev-a"]
 TYPE_LABELS = {"dev": ("x",), "rev": ()}
 ENDINGS = {
     Move.SUCCEED: State.SUCCEEDED,
@@ -125,8 +125,10 @@ class Model:
         return bool(member.queue) or member.running is not None, len(member.queue)
 
 
-_labels = st.sampled_from([(), (), (), ("x",), ("y",), ("x", "y"), ("z",)])
-_numbers = st.integers(1, 3)
+_asked = st.sampled_from([(), (), ("x",), ("y",), ("x", "y"), ("z",)])
+_own = st.sampled_from([None, None, (), (), ("x",), ("x", "y")])
+_numbers = st.integers(1, 4)
+_types = st.sampled_from(["dev", "dev", "dev", "rev"])
 _names = st.sampled_from(NAMES)
 
 
@@ -148,7 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.close()
         self.folder.cleanup()
 
-    @initialize(whole=st.sampled_from([1, 32]), members=st.dictionaries(_names, _labels | st.none(), min_size=2))
+    @initialize(whole=st.sampled_from([1, 32]), members=st.dictionaries(_names, _own, min_size=2))
     def begin(self, whole: int, members: dict[str, tuple[str, ...] | None]) -> None:
         """Begin with some instances. whole: a small number makes every pool a large one."""
         self.patch.setattr(selection, "WHOLE", whole)
@@ -157,7 +159,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- instances --------------------------------------------------------------------------------
 
-    @rule(name=_names, labels=_labels | st.none())
+    @rule(name=_names, labels=_own)
     def add(self, name: str, labels: tuple[str, ...] | None) -> None:
         type_name = name.partition("-")[0]
         with self.store.writing() as tx:
@@ -183,8 +185,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- tasks ------------------------------------------------------------------------------------
 
-    @rule(type_name=st.sampled_from(["dev", "dev", "rev"]), labels=_labels, number=_numbers, follow=st.booleans())
-    def dispatch(self, type_name: str, labels: tuple[str, ...], number: int, *, follow: bool) -> None:
+    @rule(wanted=st.lists(st.tuples(_types, _asked, _numbers, st.booleans()), min_size=1, max_size=4))
+    def dispatch(self, wanted: list[tuple[str, tuple[str, ...], int, bool]]) -> None:
+        for type_name, labels, number, follow in wanted:
+            self._dispatch(type_name, labels, number, follow=follow)
+
+    def _dispatch(self, type_name: str, labels: tuple[str, ...], number: int, *, follow: bool) -> None:
         job = Job(type_name, number, labels, None, State.FAILED)
         if (name := self.model.pick(job, follow=follow)) is not None:
             job.instance, job.state = name, State.QUEUED
@@ -253,7 +259,8 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        task = data.draw(st.sampled_from(sorted(self.model.jobs)))
+        live = [task for task, job in self.model.jobs.items() if job.state in FORWARD]
+        task = data.draw(st.sampled_from(live + sorted(self.model.jobs)[:3]))
         job = self.model.jobs[task]
         with self.store.writing() as tx:
             if job.state not in FORWARD:
@@ -277,7 +284,11 @@ class StoreMachine(RuleBasedStateMachine):
         for task in got:
             self.model.end(task, State.SUPERSEDED)
 
-    @rule(seconds=st.sampled_from([LEASE_S / 2, LEASE_S / 2, LEASE_S]))
+    @rule(seconds=st.sampled_from([LEASE_S / 2, LEASE_S]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from([0, LEASE_S, LEASE_S]))
     def expire(self, seconds: float) -> None:
         self.clock.advance(seconds)
         with self.store.writing() as tx:
@@ -318,7 +329,7 @@ class StoreMachine(RuleBasedStateMachine):
         return name, self.model.members[name]
 
     def _draw_run(self, data: st.DataObject) -> Claim:
-        return data.draw(st.sampled_from(self.claims))
+        return data.draw(st.sampled_from(self.claims[-5:]))
 
     # --- what always holds ------------------------------------------------------------------------
 
@@ -373,4 +384,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=1000 if SOAK else 100, stateful_step_count=50)
+TestStoreMachine.settings = settings(max_examples=1000 if SOAK else 80, stateful_step_count=50)
