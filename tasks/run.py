@@ -1,0 +1,135 @@
+"""The life of one run in five named steps: claim, prepare, run, record, follow."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from pool.errors import AgentError, BadInput, CheckoutError, ForgepoolError, StaleTask
+from pool.states import Move
+from pool.store import Claim, NoClaim
+from tasks import workflow
+from tasks.dispatch import announce, ring_if_silent
+from tasks.engine import Engine
+from tasks.judge import Outcome, judge, stopped
+from tasks.lease import RunLease
+from tasks.prepare import Prepared, prepare
+from tasks.runner import Agent
+
+log = structlog.get_logger(__name__)
+
+#: How long a finished run tries to get its result into a database that is away. Its lease ends long before;
+#: the guard on the record decides whether it still counts.
+RECORD_S = 600.0
+RECORD_PAUSE_S = 1.0
+
+
+def answer(engine: Engine, instance: str, *, worker_token: str | None, bell: int | None = None) -> dict[str, Any]:
+    """Answer one doorbell: run the head of the instance's queue, if there is one.
+
+    worker_token: of the worker lease. bell: the task that the message named, for the log.
+    Returns what Celery shows of it. Raises what ended the process (SystemExit) after the run has been recorded.
+    """
+    claimed = claim(engine, instance, worker_token=worker_token, bell=bell)
+    if isinstance(claimed, NoClaim):
+        return {"task": None, "why": claimed.why}
+    with structlog.contextvars.bound_contextvars(task=claimed.task.id, instance=instance):
+        outcome = Outcome(move=Move.INTERRUPT, why="the worker was stopped while the agent ran")
+        try:
+            with RunLease(engine.store, claimed, lease_s=engine.settings.service.run_lease_s) as lease:
+                outcome = perform(engine, claimed, lease)
+        except Exception as error:  # the edge of a run: whatever it was, the task must not stay "running"
+            log.exception("run failed")
+            outcome = Outcome(move=Move.FAIL, why=f"an error in forgepool: {type(error).__name__}: {error}")
+        finally:
+            # Also when the worker is terminated: SystemExit may come at any line above (celery issue 10271).
+            recorded = record(engine, claimed, outcome)
+            if recorded:
+                follow(engine, claimed, outcome)
+    return {"task": claimed.task.id, "outcome": outcome.move, "why": outcome.why}
+
+
+def claim(engine: Engine, instance: str, *, worker_token: str | None, bell: int | None) -> Claim | NoClaim:
+    """Step 1: take the head of the queue, whatever task the doorbell named."""
+    with engine.store.writing() as tx:
+        claimed = tx.claim(instance, lease_s=engine.settings.service.run_lease_s, worker_token=worker_token)
+    match claimed:
+        case NoClaim(why):
+            log.info("nothing to run", instance=instance, why=why, bell=bell)
+        case Claim(task=task):
+            log.info("task started", task=task.id, instance=instance, bell=bell)
+    return claimed
+
+
+def perform(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
+    """Do steps 2 and 3 under the lease. A conversation that is gone is started afresh, once."""
+    try:
+        prepared = prepare(engine, claimed, session_id=claimed.session_id)
+        outcome = run(engine, claimed, prepared, lease)
+        if outcome.move is Move.FAIL and prepared.call.session_id and prepared.preset.resume_failed(prepared.log_path):
+            log.warning("session is gone, starting afresh", session=prepared.call.session_id)
+            with engine.store.writing() as tx:
+                tx.drop_session(claimed.task.session_key)
+            prepared = prepare(engine, claimed, session_id=None)
+            outcome = run(engine, claimed, prepared, lease)
+            notes = ("the stored conversation was gone, so a new one was started", *outcome.evidence.notes)
+            outcome = replace(outcome, evidence=replace(outcome.evidence, notes=notes))
+    except (CheckoutError, AgentError, BadInput, OSError) as error:
+        # Nothing was run, or it could not be started; the sentence tells a person what to mend.
+        return stopped(lease.order()) or Outcome(move=Move.FAIL, why=str(error))
+    return outcome
+
+
+def run(engine: Engine, claimed: Claim, prepared: Prepared, lease: RunLease) -> Outcome:
+    """Step 3: start the agent, watch it, and judge what it left behind."""
+    if outcome := stopped(lease.order()):
+        return outcome
+    with Agent.start(prepared.command, prepared.limits) as agent:
+        log.info("agent started", pid=agent.pid, program=prepared.command.argv[0])
+        with engine.store.writing() as tx:
+            tx.note_agent(claimed.task.id, fence=claimed.fence, pid=agent.pid, started=agent.started)
+        ended = agent.watch(lease.order)
+    return judge(prepared, ended)
+
+
+def record(engine: Engine, claimed: Claim, outcome: Outcome) -> bool:
+    """Step 4: write the end of the run; False when it no longer counts because the lease was lost."""
+    deadline = time.monotonic() + RECORD_S
+    while True:
+        try:
+            with engine.store.writing() as tx:
+                tx.finish(
+                    claimed.task.id, outcome.move, fence=claimed.fence, evidence=outcome.evidence, why=outcome.why
+                )
+        except StaleTask as error:
+            log.warning("result does not count", why=str(error))
+            return False
+        except (ForgepoolError, SQLAlchemyError) as error:
+            if time.monotonic() >= deadline:
+                log.error("result lost", why=str(error), outcome=outcome.move)
+                return False
+            log.warning("result not recorded yet", why=str(error))
+            time.sleep(RECORD_PAUSE_S)
+        else:
+            log.info(
+                "task ended", outcome=outcome.move, why=outcome.why, duration_s=round(outcome.evidence.duration_s, 1)
+            )
+            return True
+
+
+def follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:
+    """Step 5: what comes next. The forge tells most of it by webhook; the rest is decided in tasks/workflow.py."""
+    if workflow.after(outcome.move) is workflow.Next.RETRY:
+        with engine.store.writing() as tx:
+            again = tx.retry_interrupted(claimed.task.id, cap=workflow.MAX_INTERRUPTIONS, by=str(claimed.task.instance))
+        announce(engine, [again] if again else [])
+        return
+    instance = str(claimed.task.instance)
+    with engine.store.reading() as tx:
+        head = tx.head_of_queue(instance)
+    if head is not None:
+        # One message was answered by this run. If the others were lost, the queue would stand still until the
+        # reconciler comes by, and again after each task.
+        ring_if_silent(engine, head, instance)
