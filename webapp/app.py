@@ -1,0 +1,34 @@
+"""The web app: one Flask app on one engine."""
+
+from flask import Flask
+
+from tasks import logs
+from tasks.engine import Engine
+from tasks.settings import Settings
+from webapp.api import api
+from webapp.hooks import hooks
+
+#: Seconds that a delivery waits for another writer. Forgejo gives up after five and never tries again.
+BUSY_S = 3.0
+
+
+def create_app(engine: Engine | None = None) -> Flask:
+    """Build the web app. Without an engine: the one of $FORGEPOOL_CONFIG, for gunicorn's "webapp.app:create_app()"."""
+    app = Flask(__name__)
+    if engine is None:
+        engine = _engine_of_the_environment()
+    app.extensions["forgepool"] = engine
+    app.config["MAX_CONTENT_LENGTH"] = engine.settings.service.max_body_bytes
+    app.register_blueprint(hooks)
+    app.register_blueprint(api)
+    return app
+
+
+def _engine_of_the_environment() -> Engine:
+    from tasks.celery import app as celery_app  # noqa: PLC0415 - reads the configuration
+    from tasks.doorbell import CeleryBell  # noqa: PLC0415
+
+    settings = Settings.load()
+    logs.configure(settings.service.log_format)
+    settings.webhook_secret()  # better no door than one that can let nobody in
+    return Engine.open(settings, CeleryBell(celery_app), busy_s=BUSY_S)
