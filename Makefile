@@ -3,6 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes, so one more than the cores of a small machine.
+JOBS ?= 3
 READY := $(VENV)/.ready
 
 .PHONY: help demo up test check format bench soak lock clean
@@ -20,8 +22,8 @@ demo: $(READY) ## play the main job on a stand-in forge, no account needed; KEEP
 up: $(READY) ## run the engine against your own forge, as forgepool.toml says
 	@$(BIN)/forgepool up
 
-test: $(READY) ## run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the whole test suite; JOBS=1 one after the other, ARGS="-k word" a part of it
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY) ## ruff, formatting, mypy --strict, import direction
 	@$(BIN)/ruff check .
