@@ -56,7 +56,7 @@ def play(*, keep: bool = False, state_dir: Path | None = None, console: Console 
     keep: leave the engine running afterwards, until Ctrl-C. state_dir: an empty or new folder; None: a temporary one,
     removed at the end.
     """
-    console = console or Console()
+    console = console or _console()
     logs.configure("console", level=logging.WARNING)
     folder = _fresh(state_dir)
     try:
@@ -66,6 +66,12 @@ def play(*, keep: bool = False, state_dir: Path | None = None, console: Console 
         if state_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
     return 0 if kept else 1
+
+
+def _console() -> Console:
+    """Return the terminal; where there is none, a width that a log can hold."""
+    found = Console()
+    return found if found.is_terminal else Console(width=120)
 
 
 def _play(folder: Path, forge: StandInForge, console: Console, *, keep: bool) -> bool:

@@ -124,7 +124,7 @@ def summary(tasks: Sequence[Task]) -> Table:
             str(task.id),
             f"{task.request.kind} #{task.request.number}",
             task.instance or "-",
-            Text(task.state, style=_COLOURS.get(task.state, "red")),
+            Text("ok" if task.state is State.SUCCEEDED else task.state, style=_COLOURS.get(task.state, "red")),
             _seconds(task.created_at, task.started_at),
             _seconds(task.started_at, task.finished_at),
             explain.short(task.decision) if task.decision else "",
