@@ -23,7 +23,7 @@ up: $(READY) ## run the engine against your own forge, as forgepool.toml says
 	@$(BIN)/forgepool up
 
 test: $(READY) ## run the whole test suite; JOBS=1 one after the other, ARGS="-k word" a part of it
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(READY) ## ruff, formatting, mypy --strict, import direction
 	@$(BIN)/ruff check .

@@ -51,7 +51,7 @@ class Screen:
             self._live.update(self._picture())
         else:
             for line in fresh:
-                self._console.print(line, soft_wrap=True)
+                self._console.print(line, soft_wrap=True, overflow="ignore")
 
     def _news(self) -> list[Text]:
         lines = [Text(f"* {line}", style="bold") for line in self._told[self._heard :]]
@@ -63,7 +63,8 @@ class Screen:
         for receipt in receipts:
             self._receipts = receipt.id
             what = f"{receipt.event_type or 'delivery'} {receipt.repo or ''}#{receipt.number or '-'}"
-            lines.append(Text(f"  delivery {receipt.id} {what}: {receipt.verdict} - {receipt.reason}", style="dim"))
+            told = f"  delivery {receipt.id} {what}: {receipt.verdict} - {receipt.reason}"
+            lines.append(Text(told, style="dim", no_wrap=True, overflow="ellipsis"))
         for number, task, event in events:
             self._events = number
             lines.append(_event_line(tasks[task], event.event, event.why))
