@@ -5,7 +5,8 @@ import structlog
 from pool import explain
 from pool.model import Request
 from pool.states import InstanceState, State
-from pool.store import Queued, Rejected, Submitted
+from pool.store import Queued, Rejected, Submitted, Tx
+from tasks import workflow
 from tasks.doorbell import BellError
 from tasks.engine import Engine
 
@@ -68,6 +69,16 @@ def ring_if_silent(engine: Engine, task: int, instance: str) -> bool:
         log.warning("doorbell failed", task=task, instance=instance, why=str(error))
         return False
     return ring(engine, task, instance)
+
+
+def retry_interrupted(engine: Engine, tx: Tx, task_id: int, *, by: str) -> Queued | None:
+    """Queue an interrupted task again, in its old place; None when it was lost too often or nobody can take it.
+
+    Call `announce` with what comes back after the commit.
+    """
+    kind = engine.settings.types.get(tx.task(task_id).type)
+    labels = kind.match_labels if kind else ()
+    return tx.retry_interrupted(task_id, cap=workflow.MAX_INTERRUPTIONS, by=by, default_labels=labels)
 
 
 def cancel(engine: Engine, task_id: int, *, by: str, why: str = "") -> State:

@@ -31,8 +31,9 @@ def configure(log_format: Format, *, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Celery says at INFO what our own lines say better.
-    logging.getLogger("celery").setLevel(logging.WARNING if level >= logging.INFO else level)
+    # These say at INFO what our own lines say better.
+    for name in ("celery", "alembic", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING if level >= logging.INFO else level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -7,8 +7,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from pool.errors import ForgepoolError
-from tasks import workflow
-from tasks.dispatch import announce, ring, ring_if_silent
+from tasks.dispatch import announce, retry_interrupted, ring, ring_if_silent
 from tasks.engine import Engine
 
 log = structlog.get_logger(__name__)
@@ -47,7 +46,7 @@ def interrupt_dead_runs(engine: Engine) -> int:
     """Mark runs whose worker stopped renewing the lease as interrupted, and queue them again."""
     with engine.store.writing() as tx:
         dead = tx.expire_runs(by="reconcile")
-        again = [tx.retry_interrupted(task, cap=workflow.MAX_INTERRUPTIONS, by="reconcile") for task in dead]
+        again = [retry_interrupted(engine, tx, task, by="reconcile") for task in dead]
     for task in dead:
         log.warning("run interrupted", task=task, why="its worker stopped renewing the lease")
     announce(engine, [one for one in again if one is not None])

@@ -11,7 +11,7 @@ from pool.errors import AgentError, BadInput, CheckoutError, ForgepoolError, Sta
 from pool.states import Move
 from pool.store import Claim, NoClaim
 from tasks import workflow
-from tasks.dispatch import announce, ring_if_silent
+from tasks.dispatch import announce, retry_interrupted, ring_if_silent
 from tasks.engine import Engine
 from tasks.judge import Outcome, judge, stopped
 from tasks.lease import RunLease
@@ -123,7 +123,7 @@ def follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:
     """Step 5: what comes next. The forge tells most of it by webhook; the rest is decided in tasks/workflow.py."""
     if workflow.after(outcome.move) is workflow.Next.RETRY:
         with engine.store.writing() as tx:
-            again = tx.retry_interrupted(claimed.task.id, cap=workflow.MAX_INTERRUPTIONS, by=str(claimed.task.instance))
+            again = retry_interrupted(engine, tx, claimed.task.id, by=str(claimed.task.instance))
         announce(engine, [again] if again else [])
         return
     instance = str(claimed.task.instance)

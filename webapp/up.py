@@ -94,6 +94,8 @@ class House(AbstractContextManager["House"]):
         """Take nothing new, let the running tasks end within drain_s, stop the rest. A second signal hurries."""
         service = self._settings.service
         grace_s = max((t.grace_s for t in self._settings.types.values()), default=0.0)
+        if "flower" in self._supervisor.children:
+            self._supervisor.ask_to_end("flower")  # it takes its time, and nobody waits for it
         self._stop("web", within_s=WEB_STOP_S)
         seen = self._signals
         if "fleet" in self._supervisor.children:
