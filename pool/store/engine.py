@@ -1,6 +1,7 @@
 """Opening a database so that writers queue up instead of failing. Touches SQLAlchemy only."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -9,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pool.errors import ConfigError
 
+_WAL_PAUSE_S = 0.01
 #: Execution option that marks a transaction as a writing one.
 WRITE = "forgepool_write"
 #: Names the writers' lock of a PostgreSQL database: any number, as long as every forgepool uses the same one.
@@ -58,8 +60,8 @@ def _open_sqlite(url: str, path: Path, busy_s: float) -> Engine:
     def on_connect(connection: sqlite3.Connection, _record: object) -> None:
         # The driver's own BEGIN is a deferred one, issued at a moment of its choosing; ours is below.
         connection.isolation_level = None
+        _use_wal(connection, busy_s)
         for pragma in (
-            "journal_mode = WAL",  # readers never wait for the writer
             "synchronous = FULL",  # an accepted delivery survives a power cut; NORMAL may lose the last commits
             f"busy_timeout = {int(busy_s * 1000)}",
             "foreign_keys = ON",
@@ -75,3 +77,21 @@ def _open_sqlite(url: str, path: Path, busy_s: float) -> Engine:
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Let readers never wait for the writer.
+
+    Two processes that change the mode of a new file at the same moment would wait for each other, so SQLite refuses
+    one of them at once, whatever the busy time-out.
+    """
+    give_up = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= give_up:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+        else:
+            return

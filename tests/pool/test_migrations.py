@@ -1,5 +1,7 @@
 """Bringing a database to the schema of this version, or refusing to touch it."""
 
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,3 +151,22 @@ def test_the_revisions_that_are_named_are_the_files_that_are_there() -> None:
     scripts = ScriptDirectory.from_config(migrate.config())
 
     assert list(migrate.REVISIONS) == [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def test_a_new_file_that_another_process_is_about_to_write_is_waited_for(tmp_path: Path) -> None:
+    """Eight processes once began on one new file, and SQLite refused one of them without waiting."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE something (x)")
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.rollback)
+
+    release.start()
+    opened = Store.open(f"sqlite:///{path}")
+    with opened.reading() as tx:
+        mode = tx.connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+    opened.close()
+    release.join()
+    other.close()
+
+    assert mode == "wal"
