@@ -35,8 +35,9 @@ format: $(READY) ## put the code into form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## measure selection: 10 to 100,000 instances, up to a million finished tasks
+bench: $(READY) ## measure selection (up to 100,000 instances and a million finished tasks) and the answer to a delivery
 	@$(BIN)/python -m tests.bench.bench_selection $(ARGS)
+	@$(BIN)/python -m tests.bench.bench_door
 
 soak: $(READY) ## the long form of the property and storm tests
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(ARGS)

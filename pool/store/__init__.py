@@ -1,5 +1,6 @@
 """The store: the only code that runs statements. Every write is one transaction of verbs."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 
+#: Seconds that a writer waits for another.
+BUSY_S = 15.0
+
+
 def utc_now() -> datetime:
     """Return the time, aware and in UTC."""
     return datetime.now(UTC)
@@ -42,15 +47,17 @@ class Tx(RunVerbs, DeliveryVerbs):
 class Store:
     """The database of one deployment."""
 
-    def __init__(self, engine: Engine, *, clock: Clock = utc_now) -> None:
+    def __init__(self, engine: Engine, *, busy_s: float = BUSY_S, clock: Clock = utc_now) -> None:
         """`clock` returns aware UTC time."""
         self.engine = engine
         self.clock = clock
+        self._busy_s = busy_s
+        self._writer = threading.Lock()
 
     @classmethod
-    def open(cls, url: str, *, busy_s: float = 15.0, clock: Clock = utc_now) -> "Store":
+    def open(cls, url: str, *, busy_s: float = BUSY_S, clock: Clock = utc_now) -> "Store":
         """Open the database at `url`. busy_s: seconds to wait for another writer."""
-        return cls(open_engine(url, busy_s=busy_s), clock=clock)
+        return cls(open_engine(url, busy_s=busy_s), busy_s=busy_s, clock=clock)
 
     @contextmanager
     def reading(self) -> Iterator[Tx]:
@@ -61,10 +68,20 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Tx]:
         """Write: all of it at the end of the block, or nothing if it raises. Raises StoreBusy."""
-        with self._translated(), self.engine.connect() as connection:
+        with self._one_at_a_time(), self._translated(), self.engine.connect() as connection:
             writer = connection.execution_options(**{WRITE: True})
             with writer.begin():
                 yield Tx(writer, self.clock)
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Let the threads of this process queue up here: SQLite's waiters sleep longer and longer instead."""
+        if not self._writer.acquire(timeout=self._busy_s):
+            raise StoreBusy("the database is locked by another writer; nothing was written, try again")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     def close(self) -> None:
         """Close every connection of this process."""
@@ -73,6 +90,8 @@ class Store:
     def after_fork(self) -> None:
         """Forget the parent's connections without closing them: they are the parent's (SQLAlchemy, "fork")."""
         self.engine.dispose(close=False)
+        # A thread of the parent may have held it at that moment; here there is no such thread.
+        self._writer = threading.Lock()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
