@@ -62,10 +62,15 @@ class RunLease:
         """Return the order to stop, if one has come."""
         return self._order
 
+    @property
+    def _is_lost(self) -> bool:
+        return self._order is not None and self._order.why is Why.LEASE_LOST
+
     def _keep(self) -> None:
         since_renewal = 0.0
         lost_for = 0.0
-        while not self._over.wait(self._listen_s) and self._order is None:
+        # Also after an order: the agent has its grace time, and until it is gone nobody else may take over.
+        while not self._over.wait(self._listen_s) and not self._is_lost:
             since_renewal += self._listen_s
             renews = since_renewal >= self._lease_s / 3
             try:
@@ -88,7 +93,7 @@ class RunLease:
         else:
             with self._store.reading() as tx:
                 wishes = tx.wishes(self._task, fence=self._fence)
-        if wishes.cancel_by:
+        if self._order is None and wishes.cancel_by:
             self._order = StopRun(reason=f"cancelled by {wishes.cancel_by}", why=Why.CANCEL)
-        elif wishes.stop:
+        elif self._order is None and wishes.stop:
             self._order = StopRun(reason="the worker shuts down", why=Why.SHUTDOWN)

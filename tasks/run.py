@@ -45,9 +45,8 @@ def answer(engine: Engine, instance: str, *, worker_token: str | None, bell: int
             outcome = Outcome(move=Move.FAIL, why=f"an error in forgepool: {type(error).__name__}: {error}")
         finally:
             # Also when the worker is terminated: SystemExit may come at any line above (celery issue 10271).
-            recorded = record(engine, claimed, outcome)
-            if recorded:
-                follow(engine, claimed, outcome)
+            if record(engine, claimed, outcome):
+                _follow(engine, claimed, outcome)
     return {"task": claimed.task.id, "outcome": outcome.move, "why": outcome.why}
 
 
@@ -117,6 +116,14 @@ def record(engine: Engine, claimed: Claim, outcome: Outcome) -> bool:
                 "task ended", outcome=outcome.move, why=outcome.why, duration_s=round(outcome.evidence.duration_s, 1)
             )
             return True
+
+
+def _follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:
+    """Take the last step; what fails there is made good by the reconciler, and the result is in already."""
+    try:
+        follow(engine, claimed, outcome)
+    except (ForgepoolError, SQLAlchemyError) as error:
+        log.warning("nothing followed yet", why=str(error))
 
 
 def follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:

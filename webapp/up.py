@@ -62,7 +62,8 @@ class House(AbstractContextManager["House"]):
     def start(self) -> None:
         """Start every part; return when broker, database and web app are ready. Workers may take a moment longer."""
         self._stack.enter_context(OnlyOne(self._settings.state_dir))
-        if self._settings.is_embedded_broker and not embedded.is_up(self._settings):
+        if self._settings.is_embedded_broker:
+            self._outlive_an_orphan()
             self._add("broker", embedded.command(self._settings))
             self._wait_for("broker", lambda: embedded.is_up(self._settings), BROKER_S)
         self._prepare_database()
@@ -116,6 +117,14 @@ class House(AbstractContextManager["House"]):
             self.drain()
         finally:
             self._stack.close()
+
+    def _outlive_an_orphan(self) -> None:
+        """Wait for the broker of an engine that was killed: it has been asked to end with it."""
+        deadline = time.monotonic() + BROKER_STOP_S
+        while embedded.is_up(self._settings):
+            if time.monotonic() >= deadline:
+                raise ForgepoolError(f"another server answers at {self._settings.broker_socket}; stop it first")
+            time.sleep(0.05)
 
     def _wait_for(self, name: str, answers: Callable[[], bool], within_s: float) -> None:
         """Wait until a part answers. Raises ForgepoolError with the end of its log when it ends or stays silent."""

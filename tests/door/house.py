@@ -1,6 +1,7 @@
 """One web app on a real database, with a doorbell that only writes down, and the words to speak with it."""
 
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -212,8 +213,8 @@ class Door:
 @contextmanager
 def throwaway_door(**settings: Any) -> Iterator[Door]:
     """Give a door to one property."""
-    with throwaway_store() as (store, clock):
-        folder = Path(str(store.engine.url.database)).parent
+    with throwaway_store() as (store, clock), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         door = Door(folder, store, clock, make_settings(folder, **settings))
         door.add_usual()
         yield door

@@ -1,0 +1,102 @@
+"""The thread that keeps the lease of a run and hears what others ask of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.errors import LeaseLost
+from pool.states import State
+from pool.store import Claim, Store
+from tasks.lease import RunLease, StopRun, Why
+from tests.helpers.clock import Clock
+from tests.helpers.factory import make_request
+from tests.helpers.stores import new_store
+from tests.helpers.waiting import wait_until
+
+LEASE_S = 0.6
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Store]:
+    """Return a store on the real clock: the thread under test sleeps by it."""
+    opened = Store(new_store(tmp_path, Clock()).engine)
+    yield opened
+    opened.close()
+
+
+def _claim(store: Store) -> Claim:
+    with store.writing() as tx:
+        tx.add_instance("dev-alpha", "dev")
+        tx.submit("dev", make_request(), by="test")
+        claimed = tx.claim("dev-alpha", lease_s=LEASE_S)
+    assert isinstance(claimed, Claim)
+    return claimed
+
+
+def _ordered(lease: RunLease) -> StopRun:
+    order = wait_until(lease.order)
+    assert order is not None
+    return order
+
+
+def _lease_until(store: Store, task: int) -> float:
+    with store.reading() as tx:
+        until = tx.task(task).lease_until
+    return until.timestamp() if until else 0.0
+
+
+def test_the_lease_outlives_its_length_while_the_thread_runs(live: Store) -> None:
+    claimed = _claim(live)
+    first = _lease_until(live, claimed.task.id)
+
+    with RunLease(live, claimed, lease_s=LEASE_S, listen_s=0.02) as lease:
+        wait_until(lambda: _lease_until(live, claimed.task.id) > first + LEASE_S, 10)
+
+        assert lease.order() is None
+
+
+def test_a_cancel_is_heard_and_the_lease_is_kept_while_the_agent_has_its_grace(live: Store) -> None:
+    claimed = _claim(live)
+
+    with RunLease(live, claimed, lease_s=LEASE_S, listen_s=0.02) as lease:
+        with live.writing() as tx:
+            asked = tx.cancel(claimed.task.id, by="maya")
+        order = _ordered(lease)
+        first = _lease_until(live, claimed.task.id)
+        wait_until(lambda: _lease_until(live, claimed.task.id) > first + LEASE_S, 10)
+
+    assert asked is State.RUNNING
+    assert (order.why, order.reason) == (Why.CANCEL, "cancelled by maya")
+
+
+def test_a_lease_that_was_taken_away_is_an_order_to_stop(live: Store) -> None:
+    claimed = _claim(live)
+
+    with RunLease(live, claimed, lease_s=600, listen_s=0.02) as lease:
+        with live.writing() as tx:
+            tx.now = tx.after(3600)
+            interrupted = tx.expire_runs(by="test")
+        order = _ordered(lease)
+
+    assert interrupted == [claimed.task.id]
+    assert order.why is Why.LEASE_LOST
+    with pytest.raises(LeaseLost), live.writing() as tx:
+        tx.renew(claimed.task.id, fence=claimed.fence, lease_s=60)
+
+
+def test_the_first_order_counts(live: Store) -> None:
+    claimed = _claim(live)
+
+    with RunLease(live, claimed, lease_s=LEASE_S, listen_s=0.02) as lease:
+        with live.writing() as tx:
+            tx.ask_to_stop("dev-alpha", by="fleet")
+        first = _ordered(lease)
+        with live.writing() as tx:
+            tx.cancel(claimed.task.id, by="maya")
+        before = _lease_until(live, claimed.task.id)
+        wait_until(lambda: _lease_until(live, claimed.task.id) > before, 10)
+
+        assert lease.order() is first
+
+    assert first.why is Why.SHUTDOWN
