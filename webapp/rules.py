@@ -247,9 +247,8 @@ def _review_requested(event: PullEvent, facts: Facts) -> Outcome:
 def _rejected(event: ReviewEvent, facts: Facts) -> Outcome:
     if _same(event.sender, event.author):
         return _pass_over(event, facts, f"{event.sender} wrote #{event.number}: a review of one's own does not count")
-    # A running one has read the earlier review only, so it does not do this one's work.
-    absorb = frozenset({State.QUEUED})
-    return _for_account(event, facts, event.author, Kind.ADDRESS_REVIEW, absorb=absorb, detail=event.content)
+    # Never absorbed: a second reviewer's words are not in the task of the first, and a replay is a duplicate anyway.
+    return _for_account(event, facts, event.author, Kind.ADDRESS_REVIEW, absorb=frozenset(), detail=event.content)
 
 
 def _approved(event: ReviewEvent, facts: Facts) -> Outcome:

@@ -207,6 +207,17 @@ def test_a_second_review_while_the_first_is_addressed_is_not_swallowed(door: Doo
     assert door.tasks()[1].request.detail == "And the docs."
 
 
+def test_a_second_review_while_the_first_still_waits_keeps_its_words(door: Door) -> None:
+    """The waiting task once absorbed the second reviewer's request, and what they had written was lost."""
+    door.post("pull-rejected.json")
+
+    reply = door.post(edited("pull-rejected.json", {"review.content": "And the docs."}))
+
+    assert reply.status == 202
+    assert [task.request.detail for task in door.tasks()][1] == "And the docs."
+    assert len({task.instance for task in door.tasks()}) == 1
+
+
 @pytest.mark.parametrize("name", ["pull-rejected.json", "pull-approved.json"])
 def test_a_review_of_ones_own_does_not_count(door: Door, name: str) -> None:
     reply = door.post(edited(name, {"sender": {"login": "DEV"}}))
