@@ -1,6 +1,7 @@
 """The web app: one Flask app on one engine."""
 
-from flask import Flask
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
 
 from tasks import logs
 from tasks.engine import Engine
@@ -19,9 +20,15 @@ def create_app(engine: Engine | None = None) -> Flask:
         engine = _engine_of_the_environment()
     app.extensions["forgepool"] = engine
     app.config["MAX_CONTENT_LENGTH"] = engine.settings.service.max_body_bytes
+    app.register_error_handler(HTTPException, _in_json)
     app.register_blueprint(hooks)
     app.register_blueprint(api)
     return app
+
+
+def _in_json(error: HTTPException) -> tuple[Response, int]:
+    """Answer a wrong address or method as everything else is answered."""
+    return jsonify(error=error.description), error.code or 500
 
 
 def _engine_of_the_environment() -> Engine:

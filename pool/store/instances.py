@@ -20,7 +20,7 @@ class InstanceVerbs(Verbs):
 
     def seed(self, types: Iterable[str]) -> list[str]:
         """Insert one `<type>-default` per type when there is no instance at all; return the names inserted."""
-        if self.connection.scalar(select(func.count()).select_from(instances)):
+        if self.count_instances():
             return []
         return [self.add_instance(f"{name}-default", name).name for name in types]
 
@@ -81,6 +81,10 @@ class InstanceVerbs(Verbs):
         """Return one instance or None."""
         row = self.connection.execute(select(*INSTANCE_COLUMNS).where(instances.c.name == name)).one_or_none()
         return to_instance(row) if row else None
+
+    def count_instances(self) -> int:
+        """Return how many instances there are."""
+        return self.connection.scalar(select(func.count()).select_from(instances)) or 0
 
     def list_instances(self, type_name: str | None = None) -> list[Instance]:
         """Return all instances, or those of one type, ordered by type and name."""

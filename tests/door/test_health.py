@@ -19,3 +19,11 @@ def test_health_writes_nothing(door: Door) -> None:
     door.client.get("/healthz")
 
     assert door.receipts() == []
+
+
+def test_a_wrong_address_or_method_is_answered_in_json(door: Door) -> None:
+    lost, wrong = door.client.get("/nowhere"), door.client.get("/webhooks")
+
+    assert (lost.status_code, wrong.status_code) == (404, 405)
+    assert "not found" in lost.get_json()["error"]
+    assert "method is not allowed" in wrong.get_json()["error"]
