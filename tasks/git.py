@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -26,6 +26,8 @@ _INHERITED = (
 
 #: Git's word for what it may speak (git(1), GIT_ALLOW_PROTOCOL), by scheme of the clone URL; http may lead to https.
 _PROTOCOLS = {"http": "http:https", "https": "http:https", "ssh": "ssh", "file": "file"}
+
+ASK_S = 0.25  #: between two questions whether a running git is still wanted
 
 #: No program that a checkout names is ever started by a call of ours.
 _SAFE = (
@@ -105,6 +107,10 @@ def write(path: Path, text: str, *, mode: int) -> None:
         raise
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Git:
     """Git in one checkout, with a deadline."""
@@ -114,10 +120,19 @@ class Git:
     environment: dict[str, str]
     deadline: float  #: as time.monotonic() counts
     secrets: tuple[str, ...] = ()  #: never shown
+    is_unwanted: Callable[[], bool] = _never  #: asked while git runs: whether to stop it
 
     @classmethod
     def acting_as(
-        cls, account: Account, *, root: Path, path: Path, repo: str, clone_url: str, timeout_s: float
+        cls,
+        account: Account,
+        *,
+        root: Path,
+        path: Path,
+        repo: str,
+        clone_url: str,
+        timeout_s: float,
+        is_unwanted: Callable[[], bool] = _never,
     ) -> "Git":
         """Return git for our own calls in the name of `account`."""
         check_url(clone_url)
@@ -129,7 +144,14 @@ class Git:
         token = _token(account)
         secrets = (token, quote(token, safe="")) if token else ()
         deadline = time.monotonic() + timeout_s
-        return cls(path=path, what=repo, environment=_inherited() | own, deadline=deadline, secrets=secrets)
+        return cls(
+            path=path,
+            what=repo,
+            environment=_inherited() | own,
+            deadline=deadline,
+            secrets=secrets,
+            is_unwanted=is_unwanted,
+        )
 
     @classmethod
     def reading(cls, path: Path, *, timeout_s: float = 60) -> "Git":
@@ -181,7 +203,7 @@ class Git:
                 errors="surrogateescape",
             ) as process:
                 try:
-                    out, err = process.communicate(stdin, timeout=max(0.0, self.deadline - time.monotonic()))
+                    out, err = self._communicate(process, stdin, to)
                 except BaseException:
                     # Git's own children (git-remote-http, index-pack) hold the pipes and go on without it.
                     with contextlib.suppress(ProcessLookupError):
@@ -192,6 +214,20 @@ class Git:
         except OSError as error:
             raise CheckoutError(f"{self.what}: cannot {to}: git cannot be started: {error}") from error
         return process.returncode, out, err
+
+    def _communicate(self, process: "subprocess.Popen[str]", stdin: str, to: str) -> tuple[str, str]:
+        """Wait for git's end, asking now and then whether it is still wanted. What has been read is kept meanwhile."""
+        given: str | None = stdin
+        while True:
+            left = self.deadline - time.monotonic()
+            try:
+                return process.communicate(given, timeout=max(0.0, min(left, ASK_S)))
+            except subprocess.TimeoutExpired:
+                given = None
+                if self.is_unwanted():
+                    raise CheckoutError(f"{self.what}: cannot {to}: it was stopped on request") from None
+                if left <= ASK_S:
+                    raise
 
     def _reason(self, err: str) -> str:
         """Return git's last line of weight, without credentials."""

@@ -1,6 +1,7 @@
 """Getting everything ready that an agent needs: checkout, prompt, environment, command line."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,8 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(engine: Engine, claimed: Claim, *, session_id: str | None) -> Prepared:
-    """Step 2: checkout, prompt, environment and command line."""
+def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwanted: Callable[[], bool]) -> Prepared:
+    """Step 2: checkout, prompt, environment and command line. is_unwanted: asked while git works."""
     task, settings = claimed.task, engine.settings
     with engine.store.reading() as tx:
         # Read now, not at dispatch: an appendix or a model that was changed meanwhile counts.
@@ -53,6 +54,7 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None) -> Prepar
         branch=task.request.branch,
         new_branch=f"{kind.branch_prefix}{task.request.number}",
         base=task.request.base,
+        is_unwanted=is_unwanted,
     )
     resumed = session_id if preset.can_resume else None
     call = presets.Run(

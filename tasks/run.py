@@ -64,14 +64,18 @@ def claim(engine: Engine, instance: str, *, worker_token: str | None, bell: int 
 
 def perform(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
     """Do steps 2 and 3 under the lease. A conversation that is gone is started afresh, once."""
+
+    def is_unwanted() -> bool:
+        return lease.order() is not None
+
     try:
-        prepared = prepare(engine, claimed, session_id=claimed.session_id)
+        prepared = prepare(engine, claimed, session_id=claimed.session_id, is_unwanted=is_unwanted)
         outcome = run(engine, claimed, prepared, lease)
         if outcome.move is Move.FAIL and prepared.call.session_id and prepared.preset.resume_failed(prepared.log_path):
             log.warning("session is gone, starting afresh", session=prepared.call.session_id)
             with engine.store.writing() as tx:
                 tx.drop_session(claimed.task.session_key)
-            prepared = prepare(engine, claimed, session_id=None)
+            prepared = prepare(engine, claimed, session_id=None, is_unwanted=is_unwanted)
             outcome = run(engine, claimed, prepared, lease)
             notes = ("the stored conversation was gone, so a new one was started", *outcome.evidence.notes)
             outcome = replace(outcome, evidence=replace(outcome.evidence, notes=notes))

@@ -10,6 +10,7 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,18 +67,28 @@ def prepare(
     new_branch: str,
     base: str | None,
     timeout_s: float = 600,
+    is_unwanted: Callable[[], bool] = lambda: False,
 ) -> Checkout:
     """Clone or update the checkout of `repo` for `instance`, and check out what the run works on.
 
     branch: the pull request's own head (a branch, or refs/pull/N/head), taken exactly as the forge has it. None: work
         on `new_branch`, from the forge's branch of that name if it exists, else from `base`, else from the default.
     timeout_s: for all of it together.
+    is_unwanted: asked several times a second; once it says yes, git is stopped and CheckoutError raised.
     Raises CheckoutError, with a sentence for people and without any credential.
     """
     path = _place(root, instance, repo)
     for name in filter(None, (branch, new_branch, base)):
         _check_branch(repo, name)
-    git = Git.acting_as(account, root=root, path=path, repo=repo, clone_url=clone_url, timeout_s=timeout_s)
+    git = Git.acting_as(
+        account,
+        root=root,
+        path=path,
+        repo=repo,
+        clone_url=clone_url,
+        timeout_s=timeout_s,
+        is_unwanted=is_unwanted,
+    )
     recovered = None
     try:
         # Clones that were killed half-way; one instance makes one clone at a time.

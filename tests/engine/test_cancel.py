@@ -1,5 +1,6 @@
 """Cancel: exactly its target, always, and the slot is free at once afterwards."""
 
+import socket
 from pathlib import Path
 
 import psutil
@@ -8,7 +9,7 @@ import pytest
 from pool.states import State
 from tasks import dispatch
 from tests.engine.conftest import Build
-from tests.helpers.house import House
+from tests.helpers.house import House, processes_with
 from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.engine
@@ -73,6 +74,22 @@ def test_cancel_works_while_the_broker_is_down(house: House, tmp_path: Path) -> 
 
     assert house.task(queued).state is State.CANCELLED
     assert house.wait_for(running).state is State.CANCELLED
+
+
+def test_a_cancel_does_not_wait_for_a_clone_that_hangs(build: Build) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        house = build(git_url=f"http://{address}/{{repo}}.git")
+        house.add("dev-alpha")
+        house.start_worker("dev-alpha")
+        cloning = house.dispatch(1, "say:never")
+        wait_until(lambda: processes_with(f"http://{address}/"), 20)
+
+        dispatch.cancel(house.engine, cloning, by="test")
+        cancelled = house.wait_for(cloning, timeout_s=10)
+
+        assert (cancelled.state, cancelled.reason) == (State.CANCELLED, "cancelled by test")
+        assert not processes_with(f"http://{address}/")
 
 
 def test_the_result_of_a_run_is_stored_although_the_broker_went_away(house: House, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ with open(path, "ab", 0) as file:
 CONFIG = """
 [service]
 forge_url = "http://127.0.0.1:1"
-git_url = "file://{folder}/forge/{{repo}}.git"
+git_url = "{git_url}"
 webhook_secret_file = "secret"
 repos = ["acme/widgets"]
 state_dir = "state"
@@ -73,6 +73,7 @@ class House:
         self.config = folder / "forgepool.toml"
         self._processes: list[subprocess.Popen[bytes]] = []
         values = {
+            "git_url": f"file://{folder}/forge/{{repo}}.git",
             "worker_lease_s": 30,
             "run_lease_s": 60,
             "drain_s": 20,
