@@ -38,4 +38,5 @@ def _engine_of_the_environment() -> Engine:
     settings = Settings.load()
     logs.configure(settings.service.log_format)
     settings.webhook_secret()  # better no door than one that can let nobody in
+    settings.operator_token()  # made now, if it has to be: an operator looks for its file before the first use
     return Engine.open(settings, CeleryBell(celery_app), busy_s=BUSY_S)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -87,6 +88,19 @@ def test_a_signed_delivery_becomes_an_agent_run_and_ctrl_c_drains(up: Up, tmp_pa
     assert up.process.wait(timeout=60) == 0, up.house.read("up.log")
     assert up.house.task(task).state is State.SUCCEEDED
     assert [process for process in family if process.is_running()] == []
+
+
+def test_an_operator_cancels_over_http_with_the_token_in_the_state_folder(up: Up, tmp_path: Path) -> None:
+    """The token's file was made by the first request that needed it, so the first one could not have it."""
+    [task] = up.post("issue-assigned.json").json()["tasks"]
+    wait_until((tmp_path / "up").exists, 60)
+    token = (up.house.settings.state_dir / "secrets" / "operator-token").read_text(encoding="ascii").strip()
+
+    url = up.url("Webhooks").replace("/webhooks/forgejo", "/cancel")
+    answer = httpx.post(url, json={}, headers={"Authorization": f"Bearer {token}"}, timeout=5)
+
+    assert (answer.status_code, answer.json()["task_id"]) == (202, task)
+    assert up.house.wait_for(task).state is State.CANCELLED
 
 
 def test_a_second_ctrl_c_stops_the_agents_and_marks_them_interrupted(up: Up, tmp_path: Path) -> None:
