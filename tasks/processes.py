@@ -55,15 +55,15 @@ class Supervisor:
         self._start(child)
 
     def tend(self) -> None:
-        """Note which children have ended and start them again when their pause is over."""
+        """Note which children have ended unasked and start them again when their pause is over."""
         now = self.clock()
-        for child in self.children.values():
+        for child in [child for child in self.children.values() if child.is_wanted]:
             if child.process is not None and (code := child.process.poll()) is not None:
                 child.failures = 0 if now - child.started_at >= STABLE_S else child.failures + 1
                 pause = BACKOFF_S[min(child.failures, len(BACKOFF_S)) - 1] if child.failures else 0
                 child.process, child.start_after = None, now + pause
                 log.warning("process ended", process=child.name, status=code, restart_in_s=pause)
-            if child.process is None and child.is_wanted and now >= child.start_after:
+            if child.process is None and now >= child.start_after:
                 self._start(child)
 
     def ask_to_end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:

@@ -45,6 +45,9 @@ def test_instances_come_and_go_while_the_fleet_runs(house: House, tmp_path: Path
     assert house.wait_for(moved).instance == "dev-bravo"
     wait_until(lambda: _is_gone(house, "dev-alpha"))
     wait_until(lambda: len(psutil.Process(fleet.pid).children()) == 1, 30)
+    # Retired by the fleet, not ended by itself because its row was gone, and then started again in vain.
+    assert "worker retires" in house.read("fleet.log")
+    assert "process ended" not in house.read("fleet.log")
 
 
 def test_a_paused_instance_keeps_its_queue_and_a_resumed_one_goes_on(house: House) -> None:
