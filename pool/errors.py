@@ -31,7 +31,11 @@ class SchemaError(ForgepoolError):
     """The database does not have the schema that this version needs."""
 
 
-class StoreBusy(ForgepoolError):
+class StoreUnavailable(ForgepoolError):
+    """The database does not serve: its disk is full, it is read-only, damaged or away."""
+
+
+class StoreBusy(StoreUnavailable):
     """The database stayed locked for longer than the time-out; nothing was written."""
 
 
@@ -121,6 +125,18 @@ class LeaseHeld(ForgepoolError):
         super().__init__(
             f"{instance} is already served by worker {holder}; one queue has one worker. "
             f"If that worker is dead, its lease ends in {expires_in_s:.0f} s"
+        )
+
+
+class WrongHost(ForgepoolError):
+    """The instance is bound to another host."""
+
+    def __init__(self, instance: str, bound_to: str, host: str | None) -> None:
+        """`host`: where somebody tried to serve it."""
+        self.instance, self.bound_to, self.host = instance, bound_to, host
+        super().__init__(
+            f"{instance} is bound to host {bound_to!r}, this is {host!r}; "
+            f"free it with `forgepool instances set {instance} --host any`"
         )
 
 

@@ -1,8 +1,60 @@
-"""A decision as sentences for a person. Pure: no I/O."""
+"""Decisions, and what is in the way of an instance, as sentences for a person. Pure: no I/O."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
-from pool.model import Candidate, Decision, LabelRule, Rule
+from pool.model import Candidate, Decision, Instance, LabelRule, Rule
+from pool.states import InstanceState
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why nothing runs on an instance, and what a person can do about it."""
+
+    why: str  #: a clause about the instance
+    remedy: str
+
+
+def hindrance(
+    row: Instance, *, types: Collection[str], live_hosts: Collection[str | None], now: datetime
+) -> Hindrance | None:
+    """Tell what keeps an instance from working; None: nothing that can be seen from here.
+
+    types: those of the configuration. live_hosts: where workers are alive, see `live_hosts`.
+    """
+    name = row.name
+    if row.type not in types:
+        return Hindrance(
+            f"type {row.type} is not in the configuration",
+            f"describe [types.{row.type}] again and restart, or `forgepool instances set {name} --type TYPE`, "
+            "or cancel what waits there",
+        )
+    if row.state is InstanceState.PAUSED:
+        return Hindrance("paused", f"`forgepool instances resume {name}`")
+    if is_served(row, now):
+        return None
+    if row.host is not None and row.host not in live_hosts:
+        return Hindrance(
+            f"bound to host {row.host}, where no worker is alive",
+            f"start `forgepool fleet` there, or `forgepool instances set {name} --host any`",
+        )
+    if not live_hosts:
+        return Hindrance("no worker is running at all", "`forgepool up`, or `forgepool fleet`")
+    return Hindrance(
+        "no worker serves it, though others are served", f"see logs/workers/{name}.log in the state folder"
+    )
+
+
+def live_hosts(rows: Collection[Instance], now: datetime) -> set[str | None]:
+    """Return the hosts whose workers are alive."""
+    return {row.worker_host for row in rows if is_served(row, now)}
+
+
+def is_served(row: Instance, now: datetime) -> bool:
+    """Tell whether a worker holds the lease of an instance."""
+    return row.worker_until is not None and row.worker_until > now
 
 
 def sentences(decision: Decision) -> list[str]:

@@ -137,9 +137,11 @@ class Instance:
     match_labels: tuple[str, ...] | None = None  #: None: the type's match_labels
     notes: str = ""
     state: InstanceState = InstanceState.ACTIVE
+    host: str | None = None  #: the only host that may serve it; None: any
     queued: int = 0  #: tasks waiting in its queue
     running: int = 0  #: 0 or 1
     worker: str | None = None  #: who holds the worker lease; None: nobody ever did
+    worker_host: str | None = None  #: where that worker runs
     worker_until: datetime | None = None  #: when that lease ends
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -268,6 +270,7 @@ class Task:
     decision: Decision | None = None
     evidence: Evidence | None = None
     fence: int | None = None  #: fencing token of its run
+    host: str | None = None  #: where it ran or runs; None: nowhere yet
     created_at: datetime
     published_at: datetime | None = None
     started_at: datetime | None = None

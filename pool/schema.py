@@ -85,6 +85,8 @@ instances = Table(
     Column("label_key", Text, nullable=False, server_default="*"),
     Column("notes", Text, nullable=False, server_default=""),
     Column("state", String(16), nullable=False),
+    # The only host whose fleet may serve it; NULL: any.
+    Column("host", Text),
     # The load is counted here, in the transaction that queues, claims or ends a task: one truth, no scan.
     Column("queued", Integer, nullable=False, server_default="0"),
     Column("running", Integer, nullable=False, server_default="0"),
@@ -96,6 +98,7 @@ instances = Table(
     ),
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("worker", Text),
+    Column("worker_host", Text),
     Column("worker_token", String(64)),
     Column("worker_until", Moment),
     # 0 is 1970: never.
@@ -135,6 +138,7 @@ deliveries = Table(
     Column("rule", String(64)),
     Column("reason", Text, nullable=False),
     Column("duplicate_of", _Id),
+    Index("ix_deliveries_received_at", "received_at"),
     # Only what was accepted makes a later one a duplicate: what was ignored or failed may be sent again.
     Index(
         "uq_deliveries_accepted_id",
@@ -161,6 +165,10 @@ deliveries = Table(
 
 _QUEUED, _RUNNING, _LIVE = text("state = 'queued'"), text("state = 'running'"), text("state IN ('queued', 'running')")
 _UNPUBLISHED = text("state = 'queued' AND published_at IS NULL")
+_WAITING = text("state IN ('queued', 'dead_lettered')")
+_DEAD = text("state = 'dead_lettered'")
+_ENDED = text("finished_at IS NOT NULL")
+_LEFT = text("agent_pid IS NOT NULL AND finished_at IS NOT NULL")
 
 #: Every index that selection, claim and reconcile use is partial: finished tasks are not in it.
 tasks = Table(
@@ -195,15 +203,20 @@ tasks = Table(
     Column("cancel_requested_at", Moment),
     Column("cancel_by", Text),
     Column("stop_requested_at", Moment),
+    # Where it runs, and the agent's process there, until it is known to have ended.
+    Column("host", Text),
     Column("agent_pid", Integer),
     Column("agent_started", Float),
     Index("ix_tasks_queue", "instance", "position", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
     Index("uq_tasks_running", "instance", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     Index("ix_tasks_session", "session_key", "id", sqlite_where=_LIVE, postgresql_where=_LIVE),
-    Index("ix_tasks_waiting_on", "repo", "number", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+    Index("ix_tasks_waiting_on", "repo", "number", sqlite_where=_WAITING, postgresql_where=_WAITING),
     Index("ix_tasks_live", "id", sqlite_where=_LIVE, postgresql_where=_LIVE),
     Index("ix_tasks_unpublished", "created_at", "id", sqlite_where=_UNPUBLISHED, postgresql_where=_UNPUBLISHED),
     Index("ix_tasks_leases", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+    Index("ix_tasks_dead", "id", sqlite_where=_DEAD, postgresql_where=_DEAD),
+    Index("ix_tasks_ended", "finished_at", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
+    Index("ix_tasks_left", "host", "id", sqlite_where=_LEFT, postgresql_where=_LEFT),
     Index("ix_tasks_subject", "repo", "number", "id"),
     Index("ix_tasks_delivery", "delivery"),
     sqlite_autoincrement=True,
@@ -213,6 +226,10 @@ tasks = Table(
 # an index fits, and reads the whole table.
 is_queued = tasks.c.state == literal_column("'queued'")
 is_running = tasks.c.state == literal_column("'running'")
+waits = tasks.c.state.in_([literal_column("'queued'"), literal_column("'dead_lettered'")])
+is_dead = tasks.c.state == literal_column("'dead_lettered'")
+has_ended = tasks.c.finished_at.is_not(None)
+has_left_an_agent = and_(tasks.c.agent_pid.is_not(None), has_ended)
 is_live = tasks.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
 is_waiting = and_(instances.c.queued > literal_column("0"), instances.c.running == literal_column("0"))
 is_accepted = deliveries.c.verdict == literal_column("'accepted'")
@@ -258,4 +275,24 @@ sessions = Table(
     Column("instance", String(63), nullable=False),
     Column("task", _Id, nullable=False),
     Column("updated_at", Moment, nullable=False),
+)
+
+#: What only one process of the whole deployment may do at a time, and who does it.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", String(64), nullable=False),
+    Column("until", Moment, nullable=False),
+)
+
+#: How often each repair of the reconciler had something to do.
+repairs = Table(
+    "repairs",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("count", BigInteger, nullable=False, server_default="0"),
+    Column("last_at", Moment, nullable=False),
+    Column("last_count", Integer, nullable=False),
 )

@@ -15,13 +15,15 @@ class State(StrEnum):
     SUPERSEDED = "superseded"  # newer facts made it pointless before it started
     INTERRUPTED = "interrupted"  # its worker went away or was shut down; the agent is not to blame
     TIMED_OUT = "timed_out"  # stopped at a time limit
+    DEAD_LETTERED = "dead_lettered"  # the machinery could not get it done; waits for a person to release or cancel it
 
     @property
     def is_final(self) -> bool:
         """Tell whether a task in this state will never move again."""
-        return self not in LIVE
+        return self not in LIVE and self is not State.DEAD_LETTERED
 
 
+#: The engine works on these by itself.
 LIVE = frozenset({State.QUEUED, State.RUNNING})
 
 
@@ -48,6 +50,8 @@ class Move(StrEnum):
     CANCEL = "cancel"
     SUPERSEDE = "supersede"
     REJECT = "reject"  # it can never run: no instance, or a request that does not validate
+    BURY = "bury"  # its instance was taken away and nobody else can take it
+    RELEASE = "release"  # a person wants a dead letter tried again
 
 
 STEPS: dict[Move, Step] = {
@@ -56,10 +60,12 @@ STEPS: dict[Move, Step] = {
     Move.FAIL: _step(State.RUNNING, to=State.FAILED),
     Move.TIME_OUT: _step(State.RUNNING, to=State.TIMED_OUT),
     Move.INTERRUPT: _step(State.RUNNING, to=State.INTERRUPTED),
-    Move.CANCEL: _step(State.QUEUED, State.RUNNING, to=State.CANCELLED),
+    Move.CANCEL: _step(State.QUEUED, State.RUNNING, State.DEAD_LETTERED, to=State.CANCELLED),
     # Only ever a waiting task: newer facts never stop an agent in the middle of its work.
-    Move.SUPERSEDE: _step(State.QUEUED, to=State.SUPERSEDED),
+    Move.SUPERSEDE: _step(State.QUEUED, State.DEAD_LETTERED, to=State.SUPERSEDED),
     Move.REJECT: _step(State.QUEUED, to=State.FAILED),
+    Move.BURY: _step(State.QUEUED, to=State.DEAD_LETTERED),
+    Move.RELEASE: _step(State.DEAD_LETTERED, to=State.QUEUED),
 }
 
 

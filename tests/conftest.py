@@ -1,11 +1,13 @@
 """What every test stands on: an empty store, a clock, an environment without our variables."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from pool.store import Store
 from tests.helpers.clock import Clock
@@ -21,6 +23,16 @@ def _no_variables_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test see the settings it makes, not those of whoever runs it."""
     for name in [name for name in os.environ if name.startswith("FORGEPOOL_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Take back what a command that ran in this process has set up."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture

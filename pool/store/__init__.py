@@ -6,26 +6,37 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from pool.errors import StoreBusy
 from pool.store.base import Clock
 from pool.store.deliveries import DeliveryVerbs, Receipt
 from pool.store.engine import WRITE, open_engine
-from pool.store.runs import Claim, NoClaim, RunVerbs, Wishes
+from pool.store.faults import LOCKED, fault
+from pool.store.forks import Gate
+from pool.store.retries import DeadLettered
+from pool.store.runs import Claim, NoClaim, RunningLease, Wishes
 from pool.store.tasks import Absorbed, Queued, Rejected, Submitted, check_task_id
+from pool.store.upkeep import Lease, LeftAgent, Miscount, RepairCount, UpkeepVerbs, WorkerLease
 
 __all__ = [
     "Absorbed",
     "Claim",
+    "DeadLettered",
+    "Lease",
+    "LeftAgent",
+    "Miscount",
     "NoClaim",
     "Queued",
     "Receipt",
     "Rejected",
+    "RepairCount",
+    "RunningLease",
     "Store",
     "Submitted",
     "Tx",
     "Wishes",
+    "WorkerLease",
     "check_task_id",
     "utc_now",
 ]
@@ -40,7 +51,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Tx(RunVerbs, DeliveryVerbs):
+class Tx(UpkeepVerbs, DeliveryVerbs):
     """One transaction: everything in it happens, or nothing does."""
 
 
@@ -53,6 +64,7 @@ class Store:
         self.clock = clock
         self._busy_s = busy_s
         self._writer = threading.Lock()
+        self._gate = Gate(engine.dispose)
 
     @classmethod
     def open(cls, url: str, *, busy_s: float = BUSY_S, clock: Clock = utc_now) -> "Store":
@@ -62,13 +74,13 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Tx]:
         """Read from one consistent snapshot."""
-        with self._translated(), self.engine.connect() as connection, connection.begin():
+        with self._gate.passing(), self._translated(), self.engine.connect() as connection, connection.begin():
             yield Tx(connection, self.clock)
 
     @contextmanager
     def writing(self) -> Iterator[Tx]:
-        """Write: all of it at the end of the block, or nothing if it raises. Raises StoreBusy."""
-        with self._one_at_a_time(), self._translated(), self.engine.connect() as connection:
+        """Write: all of it at the end of the block, or nothing if it raises. Raises StoreUnavailable."""
+        with self._gate.passing(), self._one_at_a_time(), self._translated(), self.engine.connect() as connection:
             writer = connection.execution_options(**{WRITE: True})
             with writer.begin():
                 yield Tx(writer, self.clock)
@@ -77,7 +89,7 @@ class Store:
     def _one_at_a_time(self) -> Iterator[None]:
         """Let the threads of this process queue up here: SQLite's waiters sleep longer and longer instead."""
         if not self._writer.acquire(timeout=self._busy_s):
-            raise StoreBusy("the database is locked by another writer; nothing was written, try again")
+            raise StoreBusy(LOCKED)
         try:
             yield
         finally:
@@ -97,23 +109,20 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
-            if _is_busy(error):
-                raise StoreBusy("the database is locked by another writer; nothing was written, try again") from error
+        except DBAPIError as error:
+            if (unavailable := fault(error)) is not None:
+                raise unavailable from error
             raise
-
-
-def _is_busy(error: DBAPIError) -> bool:
-    if getattr(error.orig, "sqlstate", None) == "55P03":  # lock_not_available
-        return True
-    return "database is locked" in str(error.orig)
 
 
 def current_revision(connection: Connection) -> str | None:
     """Return the schema revision that the database is stamped with; None: an empty database."""
-    from sqlalchemy import inspect, text  # noqa: PLC0415 - asked once, at start
-
-    if not inspect(connection).has_table("alembic_version"):
+    # Not by SQLAlchemy's inspector: each worker asks at its start, and all that it touches is memory of its own.
+    catalogue = {
+        "sqlite": "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'",
+        "postgresql": "SELECT to_regclass('alembic_version')::oid",
+    }[connection.dialect.name]
+    if connection.exec_driver_sql(catalogue).scalar() is None:
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     return found

@@ -5,14 +5,14 @@ from typing import Any
 
 from sqlalchemy import CursorResult, bindparam, delete, func, insert, literal_column, select, union_all, update
 
-from pool.errors import BadInput, InstanceExists, LeaseHeld, LeaseLost, UnknownInstance
+from pool.errors import BadInput, InstanceExists, LeaseHeld, LeaseLost, UnknownInstance, WrongHost
 from pool.model import Instance, check_labels, check_name
 from pool.schema import instances, is_queued, is_running, tasks
 from pool.states import InstanceState
 from pool.store.base import INSTANCE_COLUMNS, Verbs, label_key, to_instance
 
 #: What an operator may change of an instance.
-SETTABLE = frozenset({"model", "prompt_appendix", "match_labels", "notes"})
+SETTABLE = frozenset({"model", "prompt_appendix", "match_labels", "notes", "host"})
 
 
 class InstanceVerbs(Verbs):
@@ -56,6 +56,14 @@ class InstanceVerbs(Verbs):
         if "match_labels" in values:
             values["label_key"] = label_key(values["match_labels"])
         self._update(name, updated_at=self.now, **values)
+        return self.instance(name)
+
+    def set_instance_type(self, name: str, type_name: str) -> Instance:
+        """Make it a member of another type's pool. What waits on it is still of the old one: see `clear_queue`."""
+        check_name("type", type_name)
+        if self.instance(name).state is InstanceState.REMOVED:
+            raise BadInput("name", name, "it is being removed; add an instance of another name")
+        self._update(name, type=type_name, updated_at=self.now)
         return self.instance(name)
 
     def set_instance_state(self, name: str, state: InstanceState) -> Instance | None:
@@ -102,16 +110,25 @@ class InstanceVerbs(Verbs):
 
     # --- the worker lease ---------------------------------------------------------------------
 
-    def take_worker_lease(self, name: str, *, holder: str, token: str, lease_s: float) -> None:
-        """Become the one worker of this queue. Raises LeaseHeld while another live worker is."""
-        mine = (instances.c.worker_token == token) | (instances.c.worker_until <= self.now)
+    def take_worker_lease(self, name: str, *, holder: str, token: str, lease_s: float, host: str | None = None) -> None:
+        """Become the one worker of this queue.
+
+        host: where the worker runs.
+        Raises LeaseHeld while another live worker is, WrongHost when the instance is bound to another host.
+        """
+        current = self.instance(name)
+        if current.host is not None and current.host != host:
+            raise WrongHost(name, current.host, host)
+        until = instances.c.worker_until
+        # No lease ends that far ahead, unless the clock was put back after its holder had gone or while it lives: then
+        # it finds out at its next renewal, and what it runs has a lease of its own.
+        is_free = until.is_(None) | (until <= self.now) | (until > self.after(2 * lease_s))
         result: CursorResult[Any] = self.connection.execute(
             update(instances)
-            .where(instances.c.name == name, instances.c.worker_until.is_(None) | mine)
-            .values(worker=holder, worker_token=token, worker_until=self.after(lease_s))
+            .where(instances.c.name == name, is_free | (instances.c.worker_token == token))
+            .values(worker=holder, worker_token=token, worker_until=self.after(lease_s), worker_host=host)
         )
         if result.rowcount == 0:
-            current = self.instance(name)
             ends = current.worker_until or self.now
             raise LeaseHeld(name, current.worker or "unknown", (ends - self.now).total_seconds())
 
@@ -153,6 +170,8 @@ def _checked(overrides: Mapping[str, Any]) -> dict[str, Any]:
             values[field] = None if value is None else list(check_labels(field, value))
         elif not isinstance(value, str | None):
             raise BadInput(field, value, "use text")
+        elif field == "host" and value is not None and not value.strip():
+            raise BadInput(field, value, "use the host's name, as `service.host` of its fleet says it")
     if values.get("notes", "") is None:
         values["notes"] = ""
     return values

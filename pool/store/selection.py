@@ -94,13 +94,14 @@ class SelectionVerbs(Verbs):
         return list(self.connection.execute(LEAST_LOADED[group["label_key"] is None], {**group, "after": after}))
 
     def _no_instance(self, type_name: str) -> NoInstance:
-        draining = self.connection.scalar(select(instances.c.name).where(instances.c.type == type_name).limit(1))
-        if draining is None:
+        row = self.connection.execute(LEAST_GONE, {"type_name": type_name}).one_or_none()
+        if row is None:
             return NoInstance(type_name)
+        resume = f" or resume {row.name}" if row.state == InstanceState.DRAINING else ""
         return NoInstance(
             type_name,
             why=f"every instance of type {type_name!r} is draining or being removed and takes nothing new; "
-            f"add one with `forgepool instances add NAME --type {type_name}` or resume {draining}",
+            f"add one with `forgepool instances add NAME --type {type_name}`{resume}",
         )
 
 
@@ -128,7 +129,8 @@ LIVE_HOME = (
     select(*_COLUMNS, tasks.c.id.label("task"))
     .join(tasks, tasks.c.instance == instances.c.name)
     .where(tasks.c.session_key == bindparam("session_key"), is_live)
-    .where(instances.c.state != InstanceState.REMOVED)
+    # Nor on one that has become of another type since.
+    .where(instances.c.state != InstanceState.REMOVED, instances.c.type == tasks.c.type)
     .order_by(tasks.c.id.desc())
     .limit(1)
 )
@@ -139,6 +141,14 @@ WHOLE_POOL = (
     .where(_OF_TYPE, instances.c.state.in_([literal_column("'active'"), literal_column("'paused'")]))
     .order_by(instances.c.name)
     .limit(bindparam("most", type_=Integer))
+)
+
+#: An instance of a type that takes none: 'draining' sorts before 'removed', and only what is draining can be resumed.
+LEAST_GONE = (
+    select(instances.c.name, instances.c.state)
+    .where(_OF_TYPE)
+    .order_by(instances.c.state, instances.c.load, instances.c.name)
+    .limit(1)
 )
 
 

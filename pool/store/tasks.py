@@ -8,12 +8,16 @@ from sqlalchemy import Integer, bindparam, insert, literal_column, select, updat
 
 from pool.errors import BadInput, NoInstance, StaleTask, UnknownTask
 from pool.model import MAX_ID, Decision, Request, Task, TaskEvent, session_key
-from pool.schema import instances, is_live, is_queued, is_running, is_waiting, task_events, tasks
+from pool.schema import instances, is_dead, is_live, is_queued, is_running, is_waiting, task_events, tasks, waits
 from pool.states import LIVE, STEPS, InstanceState, Move, State
 from pool.store.base import TASK_COLUMNS, to_task
 from pool.store.instances import InstanceVerbs
 from pool.store.selection import SelectionVerbs
 from pool.store.sessions import SessionVerbs
+
+#: A moment that lies further ahead was written before the clock was put back, and says nothing any more.
+AHEAD_S = 5.0
+TICK_S = 1e-6  #: the smallest difference of two moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
     ) -> Submitted:
         """Choose an instance and queue the task there, or store why that was not possible.
 
-        absorb: states in which a task for the same thing makes this one needless.
+        absorb: states in which a task for the same thing makes this one needless; with any, dead letters of the same
+        thing become needless in their turn.
         one_conversation: follow a live task of the same session to its instance.
         """
         key = session_key(type_name, request.repo, request.number)
@@ -78,28 +83,25 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
             "delivery": delivery,
         }
         follow = key if one_conversation else None
-        return self._assign(values, request.labels, by=by, default_labels=default_labels, follow=follow)
-
-    def _assign(
-        self,
-        values: dict[str, Any],
-        labels: tuple[str, ...],
-        *,
-        by: str,
-        default_labels: tuple[str, ...],
-        follow: str | None,
-    ) -> Queued | Rejected:
-        """Choose an instance for a new row of these values. follow: session key to stay with; None: none."""
-        type_name = values["type"]
         try:
-            decision = self.select_instance(type_name, labels=labels, default_labels=default_labels, session_key=follow)
+            decision = self.select_instance(
+                type_name, labels=request.labels, default_labels=default_labels, session_key=follow
+            )
         except NoInstance as error:
             return self._reject(values, error, by)
         chosen = decision.chosen
         task = self._insert({**values, "state": State.QUEUED, "instance": chosen, "decision": decision.to_json()})
         self._count(chosen, queued=1)
         self._note(task, "queued", by, f"on {chosen}")
+        if absorb:
+            self._supersede_dead(key, request, task, by)
         return Queued(task, chosen, decision)
+
+    def _supersede_dead(self, key: str, request: Request, task: int, by: str) -> None:
+        """Take back the dead letters of what a new task asks for: released later, they would do it twice."""
+        here = {"repo": request.repo, "number": request.number, "session_key": key, "kind": request.kind}
+        for letter in self.connection.scalars(DEAD_TWINS, here).all():
+            self.move(letter, Move.SUPERSEDE, by=by, why=f"task {task} asks for the same")
 
     def _insert(self, values: dict[str, Any]) -> int:
         """Insert a task; its place in the queue is its own id unless the values name another."""
@@ -108,40 +110,8 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
             INSERT_TASK, {**values, "position": position, "created_at": self.now}
         ).scalar_one()
         if not position:
-            self.connection.execute(UPDATE_TASK, {"changed": task, "position": task})
+            self._put(task, {"position": task})
         return task
-
-    def retry_interrupted(
-        self, task_id: int, *, cap: int, by: str, default_labels: tuple[str, ...] = ()
-    ) -> Queued | None:
-        """Queue an interrupted task again, in front of what came after it; None once `cap` retries were lost too.
-
-        It stays on its instance (the queue keeps its order), unless that is gone: then it is dispatched anew, with
-        default_labels as in `submit`, and None says that nobody could take it.
-        Raises UnknownTask, or StaleTask when the task was not interrupted.
-        """
-        row = self.connection.execute(select(tasks).where(tasks.c.id == task_id)).one_or_none()
-        if row is None:
-            raise UnknownTask(task_id)
-        if row.state != State.INTERRUPTED:
-            raise StaleTask(task_id, "be retried", row.state)
-        if row.interruptions >= cap:
-            self._note(task_id, "given-up", by, f"lost {row.interruptions + 1} times; dispatch it again by hand")
-            return None
-        copied = ("type", "kind", "repo", "number", "head_sha", "session_key", "request", "rule", "delivery")
-        values = {name: getattr(row, name) for name in copied}
-        values |= {"retry_of": task_id, "interruptions": row.interruptions + 1}
-        home = self.find_instance(row.instance)
-        if home is None or home.state is InstanceState.REMOVED or home.type != row.type:
-            labels = Request.from_json(row.request).labels
-            again = self._assign(values, labels, by=by, default_labels=default_labels, follow=row.session_key)
-            return again if isinstance(again, Queued) else None
-        kept = {"state": State.QUEUED, "instance": row.instance, "position": row.position, "decision": row.decision}
-        task = self._insert({**values, **kept})
-        self._count(row.instance, queued=1)
-        why = f"again on {row.instance}, in its old place, after task {task_id} was interrupted"
-        self._note(task, "queued", by, why)
-        return Queued(task, row.instance, Decision.from_json(row.decision))
 
     def _reject(self, values: dict[str, Any], error: NoInstance, by: str) -> Rejected:
         final = {"state": State.FAILED, "instance": None, "reason": str(error), "finished_at": self.now}
@@ -180,8 +150,10 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
         step = STEPS[move]
         before = self.connection.execute(PLACE, {"task": task}).one_or_none()
         changes = {"state": step.target, **values}
-        if step.target.is_final:
+        if step.target not in LIVE:
             changes |= {"finished_at": self.now, "reason": why, "lease_until": None}
+        elif step.target is State.QUEUED:
+            changes |= {"finished_at": None, "published_at": None, "reason": ""}
         if fence is None:
             result = self.connection.execute(MOVES[move], {"changed": task, **changes})
         else:
@@ -191,12 +163,16 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
             raise StaleTask(task, move, None if before is None or same else before.state)
         self._count(
             before.instance,
-            queued=-(before.state == State.QUEUED),
+            queued=(step.target is State.QUEUED) - (before.state == State.QUEUED),
             running=(step.target is State.RUNNING) - (before.state == State.RUNNING),
         )
-        if step.target.is_final:
+        if step.target not in LIVE:
             self.sweep_removed(before.instance)
         self._note(task, move, by, why)
+
+    def _put(self, task: int, place: dict[str, Any]) -> None:
+        """Write columns that are no move: where a task waits, and on what grounds."""
+        self.connection.execute(UPDATE_TASK, {"changed": task, **place})
 
     def _count(self, instance: str, *, queued: int = 0, running: int = 0) -> None:
         """Add to the counters of an instance."""
@@ -237,8 +213,12 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
         types: Collection[str] | None = None,
         kinds: Collection[str] | None = None,
     ) -> list[int]:
-        """Take back what still waits for an issue or pull request; return the ids. None: all types, all kinds."""
-        query = select(tasks.c.id).where(tasks.c.repo == repo, tasks.c.number == number, is_queued).order_by(tasks.c.id)
+        """Take back what still waits for an issue or pull request; return the ids. None: all types, all kinds.
+
+        Dead letters wait too: for a person, who need not look at them any more.
+        """
+        query = select(tasks.c.id).where(tasks.c.repo == repo, tasks.c.number == number, waits)
+        query = query.order_by(tasks.c.id)
         if types is not None:
             query = query.where(tasks.c.type.in_(sorted(types)))
         if kinds is not None:
@@ -284,6 +264,7 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
         if states:
             query = query.where(tasks.c.state.in_(sorted(states)))
             query = query.where(is_live) if LIVE.issuperset(states) else query
+            query = query.where(is_dead) if set(states) == {State.DEAD_LETTERED} else query
         filters = {"instance": instance, "type": type_name, "repo": repo, "number": number, "delivery": delivery}
         for name, value in filters.items():
             if value is not None:
@@ -312,7 +293,7 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
         query = (
             select(tasks.c.id, tasks.c.instance)
             .where(is_queued, tasks.c.published_at.is_(None))
-            .where(tasks.c.created_at <= self.after(-older_than_s))
+            .where(~tasks.c.created_at.between(self.after(-older_than_s + TICK_S), self.after(AHEAD_S)))
             .order_by(tasks.c.created_at, tasks.c.id)
             .limit(limit)
         )
@@ -325,7 +306,8 @@ class TaskVerbs(InstanceVerbs, SelectionVerbs, SessionVerbs):
         """
         names = self.connection.scalars(
             select(instances.c.name)
-            .where(is_waiting, instances.c.rung_at <= self.after(-rung_before_s))
+            .where(is_waiting)
+            .where(~instances.c.rung_at.between(self.after(-rung_before_s + TICK_S), self.after(AHEAD_S)))
             .where(instances.c.state != InstanceState.PAUSED)
             .order_by(instances.c.rung_at)
             .limit(limit)
@@ -348,6 +330,12 @@ def check_task_id(value: object) -> int:
 
 # --- the statements, built once ----------------------------------------------------------------------
 
+#: What a retry takes over from the row that it points to.
+INSERTED_AGAIN = (
+    *("type", "kind", "repo", "number", "head_sha", "session_key", "request", "rule", "delivery"),
+    *("instance", "position", "decision"),
+)
+
 INSERT_TASK = insert(tasks).returning(tasks.c.id)
 INSERT_EVENT = insert(task_events)
 UPDATE_TASK = update(tasks).where(tasks.c.id == bindparam("changed"))
@@ -359,6 +347,10 @@ MOVES = {
 }
 FENCED_MOVES = {move: guarded.where(tasks.c.fence == bindparam("held")) for move, guarded in MOVES.items()}
 
+#: `waits` is what the index is about.
+DEAD_TWINS = select(tasks.c.id).where(
+    *(tasks.c[name] == bindparam(name) for name in ("repo", "number", "session_key", "kind")), waits, is_dead
+)
 PLACE = select(tasks.c.state, tasks.c.instance).where(tasks.c.id == bindparam("task"))
 COUNT = (
     update(instances)

@@ -1,6 +1,7 @@
 """Databases for tests: migrated once, then copied, and fast because a test may lose them in a power cut.
 
-TEST_POSTGRES_URL runs the same tests on that PostgreSQL database; its tables are emptied before each.
+TEST_POSTGRES_URL runs the same tests on that PostgreSQL server; each test process makes a database of its own there,
+whose tables are emptied before each test.
 """
 
 import functools
@@ -17,9 +18,12 @@ from pool import migrate
 from pool.schema import metadata
 from pool.store import Store
 from pool.store.engine import WRITE
+from tests.helpers import databases
 from tests.helpers.clock import Clock
+from tests.helpers.databases import POSTGRES
 
-POSTGRES = os.environ.get("TEST_POSTGRES_URL", "")
+__all__ = ["POSTGRES", "SOAK", "new_store", "open_fast", "template", "throwaway_store"]
+
 #: Whether properties with a database of their own take all the time they want.
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 
@@ -27,7 +31,7 @@ SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 def new_store(folder: Path, clock: Clock) -> Store:
     """Return a store with the newest schema and nothing in it."""
     if POSTGRES:
-        store = Store.open(POSTGRES, clock=clock)
+        store = Store.open(databases.of_this_process(), clock=clock)
         migrate.upgrade(store.engine)
         _empty(store.engine)
         return store

@@ -80,7 +80,10 @@ def test_an_argument_that_is_not_acceptable_is_named(store: Store, field: str, v
 def test_only_what_an_operator_may_change_can_be_changed(store: Store, field: str) -> None:
     drive.add(store, "dev-alpha")
 
-    with pytest.raises(BadInput, match="known: match_labels, model, notes, prompt_appendix"), store.writing() as tx:
+    with (
+        pytest.raises(BadInput, match="known: host, match_labels, model, notes, prompt_appendix"),
+        store.writing() as tx,
+    ):
         tx.set_instance("dev-alpha", **{field: "x"})
 
 

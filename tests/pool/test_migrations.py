@@ -76,7 +76,9 @@ def test_an_older_database_is_refused_with_the_command_that_helps(
     migrate.upgrade(empty.engine)
     monkeypatch.setattr(migrate, "head", lambda: "9998")
 
-    with pytest.raises(SchemaError, match=r"has schema 0001, this version needs 9998; run `forgepool db upgrade`"):
+    with pytest.raises(
+        SchemaError, match=rf"has schema {migrate.REVISIONS[-1]}, this version needs 9998; run `forgepool db upgrade`"
+    ):
         migrate.check(empty.engine)
 
 

@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ pytestmark = pytest.mark.skipif(bool(POSTGRES), reason="these are SQLite's own w
 
 SHA = "a" * 40
 SESSION = "dev:acme/shop:7"
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: What a plan may say: a look-up by an index, a step that reads no table, or a sort-free walk through the label keys.
 _FINE = re.compile(
     r"SEARCH \w+ USING (COVERING |AUTOMATIC )?(INDEX \w+|INTEGER PRIMARY KEY) \(.*\)"
     r"|(SCALAR|CORRELATED SCALAR|LIST) SUBQUERY \d+|CO-ROUTINE keys|SETUP|RECURSIVE STEP|SCAN CONSTANT ROW|SCAN keys"
+    # Through the whole of a partial index: it holds what waits or runs, never the history.
+    r"|SCAN tasks USING INDEX (ix_tasks_leases|ix_tasks_unpublished|ix_tasks_dead)"
+    r"|SCAN instances USING INDEX ix_instances_waiting"
     r"|COMPOUND QUERY|LEFT-MOST SUBQUERY|UNION ALL"
 )
 
@@ -56,14 +61,17 @@ def _finish(tx: Tx) -> None:
 #: Every verb that a delivery, a worker or the reconciler waits for, and the indexes of its own that it goes by.
 ACTS: dict[str, tuple[Act, set[str]]] = {
     "submit, twin and same session": (_submit(number=7, absorb=frozenset({State.QUEUED})), {"ix_tasks_session"}),
-    "submit, no labels": (_submit(), {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick"}),
+    "submit, no labels": (
+        _submit(),
+        {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick", "ix_tasks_waiting_on"},
+    ),
     "submit, labels": (
         _submit(labels=("label-39",)),
-        {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick_label"},
+        {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick_label", "ix_tasks_waiting_on"},
     ),
     "submit, no instance": (
         lambda tx: tx.submit("none", make_request(), by="x"),
-        {"ix_tasks_session", "ix_instances_type_name"},
+        {"ix_tasks_session", "ix_instances_type_name", "ix_instances_pick"},
     ),
     "claim": (lambda tx: tx.claim("dev-000001", lease_s=60), {"ix_tasks_queue"}),
     "renew": (lambda tx: tx.renew(**_run_of(tx), lease_s=60), {"uq_tasks_running"}),
@@ -95,7 +103,28 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
         lambda tx: tx.remember(Subject(repo="acme/shop", number=7, is_pull=True, head_sha=SHA)),
         set(),
     ),
+    "dead letters": (lambda tx: (tx.list_tasks(states={State.DEAD_LETTERED}), tx.count_dead()), {"ix_tasks_dead"}),
+    "what repeats a task": (
+        lambda tx: tx.retried_as(tx.head_of_queue("dev-000001") or 0),
+        {"ix_tasks_queue", "ix_tasks_subject"},
+    ),
+    "seize a run": (
+        lambda tx: tx.seize_run(_run_of(tx)["task"], fence=1, until=tx.after(60), lease_s=1),
+        {"uq_tasks_running"},
+    ),
+    "agents that are left": (lambda tx: tx.left_agents("here", limit=10), {"ix_tasks_left"}),
+    "an agent is gone": (lambda tx: tx.forget_agent(1, pid=1), set()),
+    "where tasks are": (lambda tx: tx.standings([1, 2]), set()),
+    "take a lease": (lambda tx: tx.take_lease("x", holder="h", token="t", lease_s=1), set()),
+    "count a repair": (lambda tx: tx.count_repair("x", 1), set()),
     "tasks of an issue": (lambda tx: tx.list_tasks(repo="acme/shop", number=100_000), {"ix_tasks_subject"}),
+}
+#: What finds and deletes old rows, with the index of its own that it goes by.
+OLD: dict[str, tuple[Act, set[str]]] = {
+    "tasks": (lambda tx: tx.old_tasks(LONG_AGO, limit=200), {"ix_tasks_ended", "ix_tasks_subject"}),
+    "delete tasks": (lambda tx: tx.delete_tasks([1, 2], LONG_AGO), {"ix_tasks_subject"}),
+    "deliveries": (lambda tx: tx.old_deliveries(LONG_AGO, limit=200), {"ix_deliveries_received_at"}),
+    "delete deliveries": (lambda tx: tx.delete_deliveries([1, 2], LONG_AGO), set()),
 }
 #: The foreign keys' own look-ups.
 _KEYS = {"ix_task_events_task", "ix_tasks_delivery"}
@@ -141,6 +170,31 @@ def test_a_pool_of_thousands_costs_a_dispatch_hardly_more_than_one_of_forty(
     do = _submit(labels=labels)
 
     assert _steps(stores[4000, 0], do) <= 1.05 * _steps(stores[40, 0], do)
+
+
+@pytest.mark.parametrize("act", OLD)
+def test_what_is_too_young_to_be_deleted_is_not_read(stores: dict[tuple[int, int], Store], act: str) -> None:
+    do, expected = OLD[act]
+
+    with drive.undone(stores[40, 20_000]) as tx, _plans(tx.connection.engine) as plans:
+        do(tx)
+
+    lines = [line for plan in plans.values() for line in plan]
+    found = {name for line in lines for name in re.findall(r"(?:ix|uq)_\w+", line)}
+    assert [line for line in lines if not _FINE.fullmatch(line)] == []
+    assert found - _KEYS == expected
+    # One look at the first key of an index, which without a history is empty.
+    assert _steps(stores[40, 20_000], do) <= _steps(stores[40, 0], do) + 6
+
+
+@pytest.mark.parametrize("word", ["miscounts", "empty_removed", "live_instances", "busy_instances"])
+def test_what_the_reconciler_counts_is_read_from_what_is_live(stores: dict[tuple[int, int], Store], word: str) -> None:
+    """Instances are read through, as there are few, and of the tasks only those that wait or run."""
+
+    def ask(tx: Tx) -> None:
+        getattr(tx, word)()
+
+    assert _steps(stores[40, 20_000], ask) == _steps(stores[40, 0], ask)
 
 
 # --- the databases -------------------------------------------------------------------------------

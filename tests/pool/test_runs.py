@@ -7,7 +7,7 @@ import pytest
 from pool.errors import LeaseLost, StaleTask, UnknownInstance, UnknownTask
 from pool.model import Evidence, Kind
 from pool.states import InstanceState, Move, State
-from pool.store import NoClaim, Queued, Store, Wishes
+from pool.store import DeadLettered, NoClaim, Queued, Store, Wishes
 from tests.helpers.clock import Clock
 from tests.pool import drive
 from tests.pool.drive import LEASE_S
@@ -25,9 +25,15 @@ def _expire(store: Store) -> list[int]:
         return tx.expire_runs(by="reconcile")
 
 
-def _retry(store: Store, task: int, *, cap: int = 3, **options: Any) -> Queued | None:
+def _try_again(store: Store, task: int, *, cap: int = 3, **options: Any) -> Queued | DeadLettered:
     with store.writing() as tx:
         return tx.retry_interrupted(task, cap=cap, by="reconcile", **options)
+
+
+def _retry(store: Store, task: int, **options: Any) -> Queued:
+    again = _try_again(store, task, **options)
+    assert isinstance(again, Queued)
+    return again
 
 
 # --- claiming ------------------------------------------------------------------------------------
@@ -367,7 +373,8 @@ def test_a_worker_that_shuts_down_asks_its_agent_to_stop_once(store: Store) -> N
         assert tx.ask_to_stop("dev-alpha", by="worker") == []
 
     with store.writing() as tx:
-        assert tx.renew(run.task.id, fence=run.fence, lease_s=LEASE_S) == Wishes(None, stop=True)
+        wishes = tx.renew(run.task.id, fence=run.fence, lease_s=LEASE_S)
+    assert wishes == Wishes(None, stop=True, stop_why="the worker shuts down")
 
 
 # --- superseding ---------------------------------------------------------------------------------
@@ -421,7 +428,6 @@ def test_an_interrupted_task_is_tried_again_before_what_came_after_it(store: Sto
 
     again = _retry(store, task)
 
-    assert again is not None
     assert again.instance == "dev-alpha"
     retried = drive.task(store, again.task)
     assert (retried.retry_of, retried.interruptions) == (first.task, 1)
@@ -430,16 +436,19 @@ def test_an_interrupted_task_is_tried_again_before_what_came_after_it(store: Sto
     assert drive.cursor(store) == "dev-alpha"
 
 
-def test_a_task_that_is_lost_too_often_is_given_up_and_says_so(store: Store, clock: Clock) -> None:
+def test_a_task_that_is_lost_too_often_becomes_a_dead_letter_that_says_so(store: Store, clock: Clock) -> None:
     drive.add(store, "dev-alpha")
     drive.dispatch(store)
     for _ in range(2):
-        assert _retry(store, _interrupted(store, clock), cap=2) is not None
+        _retry(store, _interrupted(store, clock), cap=2)
     lost = _interrupted(store, clock)
 
-    assert _retry(store, lost, cap=2) is None
-    last = drive.task(store, lost).history[-1]
-    assert (last.event, "lost 3 times" in last.why) == ("given-up", True)
+    dead = _try_again(store, lost, cap=2)
+
+    assert isinstance(dead, DeadLettered)
+    letter = drive.task(store, dead.task)
+    assert (letter.state, letter.retry_of, letter.interruptions) == (State.DEAD_LETTERED, lost, 3)
+    assert letter.reason == letter.history[-1].why == "its run was lost 3 times"
     with store.reading() as tx:
         assert tx.head_of_queue("dev-alpha") is None
 
@@ -459,7 +468,6 @@ def test_an_interrupted_task_of_a_removed_instance_is_given_to_another_and_keeps
 
     again = _retry(store, first.task)
 
-    assert again is not None
     assert again.instance == "dev-bravo"
     retried = drive.task(store, again.task)
     assert (retried.retry_of, retried.interruptions) == (first.task, 1)
@@ -479,7 +487,6 @@ def test_an_interrupted_task_never_goes_to_an_instance_of_another_type_that_took
 
     again = _retry(store, first.task)
 
-    assert again is not None
     assert again.instance == "dev-bravo"
 
 
@@ -497,11 +504,10 @@ def test_an_interrupted_task_that_is_given_to_another_still_sees_its_types_label
 
     again = _retry(store, first.task, default_labels=("security",))
 
-    assert again is not None
     assert again.instance == "dev-charlie"
 
 
-def test_an_interrupted_task_that_nobody_can_take_is_kept_as_failed(store: Store, clock: Clock) -> None:
+def test_an_interrupted_task_that_nobody_can_take_is_kept_as_a_dead_letter(store: Store, clock: Clock) -> None:
     drive.add(store, "dev-alpha")
     first = drive.dispatch(store)
     drive.claim(store, "dev-alpha")
@@ -509,10 +515,44 @@ def test_an_interrupted_task_that_nobody_can_take_is_kept_as_failed(store: Store
     clock.advance(LEASE_S)
     _expire(store)
 
-    assert _retry(store, first.task) is None
+    dead = _try_again(store, first.task)
+
+    assert isinstance(dead, DeadLettered)
+    letter = drive.task(store, dead.task)
+    assert (letter.state, letter.retry_of, letter.instance) == (State.DEAD_LETTERED, first.task, "dev-alpha")
+    assert "no instance of type 'dev' is registered" in letter.reason
+
+
+def test_a_run_that_was_to_be_cancelled_and_whose_worker_died_is_cancelled_and_not_tried_again(
+    store: Store, clock: Clock
+) -> None:
+    drive.add(store, "dev-alpha")
+    drive.dispatch(store)
+    run = drive.claim(store, "dev-alpha")
+    with store.writing() as tx:
+        tx.cancel(run.task.id, by="alice")
+    clock.advance(LEASE_S)
+
+    assert _expire(store) == []
+    task = drive.task(store, run.task.id)
+    assert (task.state, task.reason) == (
+        State.CANCELLED,
+        "cancelled by alice; its worker stopped renewing the lease",
+    )
+
+
+def test_doorbells_are_rung_again_although_the_clock_was_put_back(store: Store, clock: Clock) -> None:
+    drive.add(store, "dev-alpha")
+    task = drive.dispatch(store).task
+    with store.writing() as tx:
+        tx.mark_published(task)
+    clock.advance(-3600)
+    unheard = drive.dispatch(store).task
+    clock.advance(-3600)
+
     with store.reading() as tx:
-        (failed,) = tx.list_tasks(states=[State.FAILED])
-    assert (failed.retry_of, failed.instance) == (first.task, None)
+        assert tx.silent_queues(rung_before_s=1) == [(task, "dev-alpha")]
+        assert tx.unpublished(older_than_s=2) == [(unheard, "dev-alpha")]
 
 
 def test_only_what_was_interrupted_is_tried_again(store: Store) -> None:

@@ -18,8 +18,12 @@ LEGAL = {
     (Move.INTERRUPT, State.RUNNING): State.INTERRUPTED,
     (Move.CANCEL, State.QUEUED): State.CANCELLED,
     (Move.CANCEL, State.RUNNING): State.CANCELLED,
+    (Move.CANCEL, State.DEAD_LETTERED): State.CANCELLED,
     (Move.SUPERSEDE, State.QUEUED): State.SUPERSEDED,
+    (Move.SUPERSEDE, State.DEAD_LETTERED): State.SUPERSEDED,
     (Move.REJECT, State.QUEUED): State.FAILED,
+    (Move.BURY, State.QUEUED): State.DEAD_LETTERED,
+    (Move.RELEASE, State.DEAD_LETTERED): State.QUEUED,
 }
 ILLEGAL = sorted(set(itertools.product(Move, State)) - set(LEGAL))
 
@@ -33,6 +37,7 @@ WAYS: dict[State, list[Move]] = {
     State.SUPERSEDED: [Move.SUPERSEDE],
     State.INTERRUPTED: [Move.CLAIM, Move.INTERRUPT],
     State.TIMED_OUT: [Move.CLAIM, Move.TIME_OUT],
+    State.DEAD_LETTERED: [Move.BURY],
 }
 
 
@@ -54,7 +59,7 @@ def test_a_legal_move_leads_to_its_state_is_counted_and_is_written_down(store: S
 
     moved, home = drive.task(store, task), drive.instance(store, "dev-alpha")
     assert moved.state is LEGAL[move, state]
-    assert (moved.finished_at is not None) == moved.state.is_final
+    assert (moved.finished_at is not None) == (moved.state not in LIVE)
     assert (home.queued, home.running) == (moved.state is State.QUEUED, moved.state is State.RUNNING)
     last = moved.history[-1]
     assert (last.event, last.by, last.why, last.at) == (move, "somebody", "for a reason", store.clock())
@@ -80,10 +85,10 @@ def test_the_table_of_moves_is_complete_and_says_the_same() -> None:
     assert table == LEGAL
 
 
-def test_no_move_leads_out_of_a_final_state_or_back_into_the_queue() -> None:
-    assert {state for _, state in LEGAL} == LIVE
-    assert State.QUEUED not in LEGAL.values()
-    assert {state for state in State if not state.is_final} == LIVE
+def test_no_move_leads_out_of_a_final_state_and_only_a_release_leads_back_into_the_queue() -> None:
+    assert {state for _, state in LEGAL} == {state for state in State if not state.is_final}
+    assert {move for (move, _), state in LEGAL.items() if state is State.QUEUED} == {Move.RELEASE}
+    assert {state for state in State if not state.is_final} == {*LIVE, State.DEAD_LETTERED}
 
 
 def test_a_task_that_does_not_exist_cannot_move(store: Store) -> None:

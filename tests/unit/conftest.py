@@ -1,11 +1,9 @@
 """What the tests of the command line stand on."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tasks.settings import CONFIG_ENV
 from tests.helpers.config import Deployment
@@ -17,9 +15,5 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]
     # The command line sets the variable for its children; this puts it back.
     monkeypatch.setenv(CONFIG_ENV, str(tmp_path / "forgepool.toml"))
     deployment = Deployment.make(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     yield deployment
     deployment.store.close()
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
