@@ -1,6 +1,7 @@
 """The two kinds of tables in forgepool.toml: [service] and [types.NAME]. Says what each key is and what it may be."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -75,6 +76,7 @@ TypeName = Annotated[str, _sentence(check_name, "type")]
 Labels = Annotated[tuple[str, ...], _sentence(check_labels, "match_labels")]
 Repo = Annotated[str, _sentence(_repo_or_all, "repos")]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+Days = Annotated[float, Field(ge=0, le=36500)]
 Address = Annotated[str, _sentence(_address, "listen")]
 
 
@@ -173,6 +175,14 @@ class ServiceSettings(BaseSettings):
         _sentence(_broker, "broker_url"),
         Field(description="redis://, rediss:// or amqp:// URL; default: an embedded Valkey in state_dir", repr=False),
     ] = ""
+    host: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="name of this machine, for instances that are bound to one; default: its host name",
+        ),
+    ] = Field(default_factory=socket.gethostname)
     listen: Annotated[Address, Field(min_length=3, description="address of the web app")] = "127.0.0.1:8420"
     flower_listen: Annotated[Address, Field(description='address of Flower; "" turns it off')] = "127.0.0.1:5555"
     max_body_bytes: Annotated[int, Field(ge=1024, le=100 * MIB, description="largest delivery that is read")] = 10 * MIB
@@ -185,7 +195,20 @@ class ServiceSettings(BaseSettings):
     drain_s: Annotated[
         Seconds, Field(description="how long a stop waits for running agents before it interrupts them")
     ] = 60
+    max_interruptions: Annotated[
+        int, Field(ge=0, le=1000, description="how often a lost run is tried again before a person has to look")
+    ] = 3
     reconcile_s: Annotated[Seconds, Field(description="pause between two rounds of the reconciler")] = 5
+    keep_tasks_days: Annotated[
+        Days, Field(description="how long ended tasks and what is known of closed issues are kept; 0: for ever")
+    ] = 180
+    keep_deliveries_days: Annotated[
+        Days,
+        Field(description="how long receipts are kept, and with them the memory of what was accepted; 0: for ever"),
+    ] = 30
+    keep_logs_days: Annotated[
+        Days, Field(description="how long logs, prompts and what dead runs left behind are kept; 0: for ever")
+    ] = 30
     log_bytes: Annotated[int, Field(ge=1024, description="largest log of one run; the rest is counted, not kept")] = (
         64 * MIB
     )

@@ -20,6 +20,8 @@ class Outcome:
     move: Move
     why: str
     evidence: Evidence = field(default_factory=Evidence)
+    #: Whether every process of the agent was seen to end; if not, the reconciler looks for them.
+    agent_is_gone: bool = False
 
 
 def judge(prepared: Prepared, ended: Ended) -> Outcome:
@@ -27,7 +29,8 @@ def judge(prepared: Prepared, ended: Ended) -> Outcome:
     found = prepared.preset.evidence(prepared.log_path, prepared.call.result_path)
     evidence = _evidence(prepared, ended, found)
     move, why = _verdict(prepared, ended, found, evidence)
-    return Outcome(move=move, why=why, evidence=evidence)
+    is_gone = not ended.survivors and not ended.launcher_died
+    return Outcome(move=move, why=why, evidence=evidence, agent_is_gone=is_gone)
 
 
 def stopped(order: StopRun | None) -> Outcome | None:
@@ -52,6 +55,8 @@ def _evidence(prepared: Prepared, ended: Ended, found: Found) -> Evidence:
         notes.append(str(error))
     if ended.truncated:
         notes.append(f"the log was cut: the agent wrote {ended.output_bytes} bytes")
+    if ended.survivors:
+        notes.append(f"{ended.survivors} processes could not be ended yet")
     if ended.leftover:
         notes.append(f"{ended.leftover} processes were left over and were ended")
     return Evidence(
@@ -81,6 +86,8 @@ def _verdict(prepared: Prepared, ended: Ended, found: Found, evidence: Evidence)
             return Move.TIME_OUT, f"it ran longer than its time limit of {prepared.type.time_limit_s:g} s"
         case Ending.SILENT:
             return Move.TIME_OUT, f"it printed nothing for {prepared.type.silence_limit_s:g} s"
+        case Ending.EXITED if ended.launcher_died:
+            return Move.INTERRUPT, "the process of forgepool that watches the agent was killed"
         case Ending.EXITED:
             return _judge_exit(prepared, ended, found, evidence)
         case _ as never:
@@ -89,8 +96,7 @@ def _verdict(prepared: Prepared, ended: Ended, found: Found, evidence: Evidence)
 
 def _judge_exit(prepared: Prepared, ended: Ended, found: Found, evidence: Evidence) -> tuple[Move, str]:
     if ended.exit_code is None:
-        by = "a signal nobody here sent" if ended.signal is None else f"signal {ended.signal}"
-        return Move.FAIL, f"the agent was killed by {by}"
+        return Move.FAIL, f"the agent was killed by signal {ended.signal}, which nobody here sent"
     if ended.exit_code != 0:
         return Move.FAIL, f"the agent ended with status {ended.exit_code}"
     if found.is_error:

@@ -1,6 +1,8 @@
 """Keeping the lease of a run, and hearing what others ask of it, while the worker is busy with the agent."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -40,8 +42,17 @@ class RunLease:
     and the lease with it, which is the point of a lease.
     """
 
-    def __init__(self, store: Store, claim: Claim, *, lease_s: float, listen_s: float = LISTEN_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        *,
+        lease_s: float,
+        listen_s: float = LISTEN_S,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """lease_s: length of the lease, renewed at a third of it."""
+        self._monotonic = monotonic
         self._store, self._task, self._fence = store, claim.task.id, claim.fence
         self._lease_s, self._listen_s = lease_s, min(listen_s, lease_s / 3)
         self._over = threading.Event()
@@ -67,24 +78,23 @@ class RunLease:
         return self._order is not None and self._order.why is Why.LEASE_LOST
 
     def _keep(self) -> None:
-        since_renewal = 0.0
-        lost_for = 0.0
+        # By the monotonic clock: the lease is written by the other one, which may be put forward or back meanwhile.
+        renewed_at = self._monotonic()
         # Also after an order: the agent has its grace time, and until it is gone nobody else may take over.
         while not self._over.wait(self._listen_s) and not self._is_lost:
-            since_renewal += self._listen_s
-            renews = since_renewal >= self._lease_s / 3
+            now = self._monotonic()
+            renews = now - renewed_at >= self._lease_s / 3
             try:
                 self._listen(renews=renews)
             except LeaseLost as error:
                 self._order = StopRun(reason=str(error), why=Why.LEASE_LOST)
             except (ForgepoolError, SQLAlchemyError) as error:
                 # The database may be back before the lease ends; after that another worker may have taken over.
-                lost_for += self._listen_s
                 log.warning("lease not renewed", task=self._task, why=str(error))
-                if lost_for >= self._lease_s:
+                if self._monotonic() - renewed_at >= self._lease_s:
                     self._order = StopRun(reason="the database was away for longer than the lease", why=Why.LEASE_LOST)
             else:
-                since_renewal, lost_for = (0.0 if renews else since_renewal), 0.0
+                renewed_at = now if renews else renewed_at
 
     def _listen(self, *, renews: bool) -> None:
         if renews:
@@ -96,4 +106,4 @@ class RunLease:
         if self._order is None and wishes.cancel_by:
             self._order = StopRun(reason=f"cancelled by {wishes.cancel_by}", why=Why.CANCEL)
         elif self._order is None and wishes.stop:
-            self._order = StopRun(reason="the worker shuts down", why=Why.SHUTDOWN)
+            self._order = StopRun(reason=wishes.stop_why or "the worker shuts down", why=Why.SHUTDOWN)

@@ -7,9 +7,10 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from pool.crashpoints import Point, reach
 from pool.errors import AgentError, BadInput, CheckoutError, ForgepoolError, StaleTask
 from pool.states import Move
-from pool.store import Claim, NoClaim
+from pool.store import Claim, DeadLettered, NoClaim, Queued
 from tasks import workflow
 from tasks.dispatch import announce, retry_interrupted, ring_if_silent
 from tasks.engine import Engine
@@ -39,21 +40,31 @@ def answer(engine: Engine, instance: str, *, worker_token: str | None, bell: int
         outcome = Outcome(move=Move.INTERRUPT, why="the worker was stopped while the agent ran")
         try:
             with RunLease(engine.store, claimed, lease_s=engine.settings.service.run_lease_s) as lease:
+                reach(Point.CLAIMED)
                 outcome = perform(engine, claimed, lease)
         except Exception as error:  # the edge of a run: whatever it was, the task must not stay "running"
             log.exception("run failed")
             outcome = Outcome(move=Move.FAIL, why=f"an error in forgepool: {type(error).__name__}: {error}")
         finally:
             # Also when the worker is terminated: SystemExit may come at any line above (celery issue 10271).
-            if record(engine, claimed, outcome):
-                _follow(engine, claimed, outcome)
+            reach(Point.ENDED)
+            recorded = record(engine, claimed, outcome)
+            reach(Point.RECORDED)
+            if recorded is not None:
+                _follow(engine, claimed, recorded)
     return {"task": claimed.task.id, "outcome": outcome.move, "why": outcome.why}
 
 
 def claim(engine: Engine, instance: str, *, worker_token: str | None, bell: int | None) -> Claim | NoClaim:
     """Step 1: take the head of the queue, whatever task the doorbell named."""
     with engine.store.writing() as tx:
-        claimed = tx.claim(instance, lease_s=engine.settings.service.run_lease_s, worker_token=worker_token)
+        claimed = tx.claim(
+            instance,
+            lease_s=engine.settings.service.run_lease_s,
+            worker_token=worker_token,
+            host=engine.settings.service.host,
+            types=engine.settings.types,
+        )
     match claimed:
         case NoClaim(why):
             log.info("nothing to run", instance=instance, why=why, bell=bell)
@@ -93,49 +104,60 @@ def run(engine: Engine, claimed: Claim, prepared: Prepared, lease: RunLease) -> 
         log.info("agent started", pid=agent.pid, program=prepared.command.argv[0])
         with engine.store.writing() as tx:
             tx.note_agent(claimed.task.id, fence=claimed.fence, pid=agent.pid, started=agent.started)
+        reach(Point.RUNNING)
         ended = agent.watch(lease.order)
     return judge(prepared, ended)
 
 
-def record(engine: Engine, claimed: Claim, outcome: Outcome) -> bool:
-    """Step 4: write the end of the run; False when it no longer counts because the lease was lost."""
+def record(engine: Engine, claimed: Claim, outcome: Outcome) -> list[Queued | DeadLettered] | None:
+    """Step 4: write the end of the run, and with it its retry if the machinery lost it.
+
+    Returns the retry, to be announced; None when the result no longer counts because the lease was lost.
+    """
+    task, by = claimed.task.id, str(claimed.task.instance)
     deadline = time.monotonic() + RECORD_S
     while True:
+        again: list[Queued | DeadLettered] = []
         try:
             with engine.store.writing() as tx:
                 tx.finish(
-                    claimed.task.id, outcome.move, fence=claimed.fence, evidence=outcome.evidence, why=outcome.why
+                    task,
+                    outcome.move,
+                    fence=claimed.fence,
+                    evidence=outcome.evidence,
+                    why=outcome.why,
+                    agent_is_gone=outcome.agent_is_gone,
                 )
+                if workflow.after(outcome.move) is workflow.Next.RETRY:
+                    again.append(retry_interrupted(engine, tx, task, by=by))
         except StaleTask as error:
             log.warning("result does not count", why=str(error))
-            return False
+            return None
         except (ForgepoolError, SQLAlchemyError) as error:
             if time.monotonic() >= deadline:
                 log.error("result lost", why=str(error), outcome=outcome.move)
-                return False
+                return None
             log.warning("result not recorded yet", why=str(error))
             time.sleep(RECORD_PAUSE_S)
         else:
             log.info(
                 "task ended", outcome=outcome.move, why=outcome.why, duration_s=round(outcome.evidence.duration_s, 1)
             )
-            return True
+            return again
 
 
-def _follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:
+def _follow(engine: Engine, claimed: Claim, again: list[Queued | DeadLettered]) -> None:
     """Take the last step; what fails there is made good by the reconciler, and the result is in already."""
     try:
-        follow(engine, claimed, outcome)
+        follow(engine, claimed, again)
     except (ForgepoolError, SQLAlchemyError) as error:
         log.warning("nothing followed yet", why=str(error))
 
 
-def follow(engine: Engine, claimed: Claim, outcome: Outcome) -> None:
-    """Step 5: what comes next. The forge tells most of it by webhook; the rest is decided in tasks/workflow.py."""
-    if workflow.after(outcome.move) is workflow.Next.RETRY:
-        with engine.store.writing() as tx:
-            again = retry_interrupted(engine, tx, claimed.task.id, by=str(claimed.task.instance))
-        announce(engine, [again] if again else [])
+def follow(engine: Engine, claimed: Claim, again: list[Queued | DeadLettered]) -> None:
+    """Step 5: tell what comes next: the retry of this run, else the next of the queue."""
+    announce(engine, again)
+    if any(isinstance(one, Queued) for one in again):
         return
     instance = str(claimed.task.instance)
     with engine.store.reading() as tx:

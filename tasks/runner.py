@@ -28,6 +28,7 @@ LAUNCHER = Path(__file__).with_name("launcher.py")
 
 START_S = 30.0  #: for the launcher to start the agent, on a machine under load
 MARGIN_S = 10.0  #: beyond the grace, for SIGKILL to do its work, before the launcher itself is killed
+ORPHANS_S, ORPHANS_PAUSE_S = 5.0, 0.02  #: for killing what a killed launcher has left, round after round
 SAME_START_S = 2.0  #: start times differ by rounding, and by corrections of the clock
 
 
@@ -81,6 +82,7 @@ class Ended:
     truncated: bool  #: the log does not hold everything
     leftover: int  #: processes that had to be ended after the main one had ended
     survivors: int = 0  #: processes that SIGKILL did not end in time
+    launcher_died: bool = False  #: without its last report: how the agent ended is not known
     stop: Stop | None = None  #: what tick returned, if it did; also if the agent ended before it could be stopped
 
 
@@ -251,6 +253,7 @@ class Agent:
             truncated=last.get("truncated", False),
             leftover=last.get("leftover", 0),
             survivors=last.get("survivors", 0),
+            launcher_died="exit" not in last,
             stop=self._stop,
         )
 
@@ -264,13 +267,26 @@ def end_orphans(pid: int, started: float) -> int:
     with suppress(psutil.NoSuchProcess):
         if abs(psutil.Process(pid).create_time() - started) > SAME_START_S:
             return 0  # the number belongs to somebody else now, so nothing of the old session is left
-    count = 0
-    for other in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(other) == pid:
-                os.kill(other, signal.SIGKILL)
-                count += 1
-    return count
+    killed: set[int] = set()
+    give_up = time.monotonic() + ORPHANS_S
+    # Again and again, and whole groups: what forks meanwhile is not in the list, and may be gone before its turn.
+    while (found := _session(pid)) and time.monotonic() < give_up:
+        for group in set(found.values()):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        killed |= found.keys()
+        time.sleep(ORPHANS_PAUSE_S)
+    return len(killed)
+
+
+def _session(leader: int) -> dict[int, int]:
+    """Return {process: its group} of the living processes of a session."""
+    found = {}
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found[pid] = os.getpgid(pid)
+    return found
 
 
 def _check(command: AgentCommand) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
+from pool.crashpoints import CRASH_AT
 from pool.errors import BadInput, CheckoutError, ConfigError
 from pool.model import check_name
 from tasks.config_errors import PREFIX, meant, problem, unknown_environment, unknown_tables
@@ -30,6 +31,8 @@ AGENT_ENV = frozenset(
         *("NUMBER", "KIND", "BRANCH", "MODEL", "TOKEN_FILE", "LOGIN"),
     )
 )
+#: Where the configuration is, and where `forgepool chaos` lets processes die; see pool/crashpoints.py.
+PLACES = frozenset(name.removeprefix(PREFIX) for name in (CONFIG_ENV, CRASH_AT))
 #: A socket's path has room for 108 bytes with the final zero on Linux, 104 on macOS (unix(7)).
 SOCKET_PATH_BYTES = 100
 
@@ -198,7 +201,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _known_environment() -> set[str]:
     """Return every name, without the prefix, that a FORGEPOOL_* variable may have."""
     keys = {key.upper() for key in ServiceSettings.model_fields}
-    return keys | {f"{key.upper()}_FILE" for key in SECRETS} | AGENT_ENV | {CONFIG_ENV.removeprefix(PREFIX)}
+    return keys | {f"{key.upper()}_FILE" for key in SECRETS} | AGENT_ENV | PLACES
 
 
 def _table(data: Mapping[str, Any], key: str, written: str, problems: list[str]) -> dict[str, Any]:

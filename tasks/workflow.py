@@ -8,9 +8,6 @@ from enum import StrEnum
 
 from pool.states import Move
 
-#: How often the same work may be lost to the machinery before a person has to look.
-MAX_INTERRUPTIONS = 3
-
 
 class Next(StrEnum):
     """What follows a run."""

@@ -1,13 +1,15 @@
 """The thread that keeps the lease of a run and hears what others ask of it."""
 
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pool.errors import LeaseLost
+from pool.errors import LeaseLost, StoreBusy
 from pool.states import State
-from pool.store import Claim, Store
+from pool.store import Claim, Store, Tx
 from tasks.lease import RunLease, StopRun, Why
 from tests.helpers.clock import Clock
 from tests.helpers.factory import make_request
@@ -100,3 +102,43 @@ def test_the_first_order_counts(live: Store) -> None:
         assert lease.order() is first
 
     assert first.why is Why.SHUTDOWN
+
+
+def test_the_lease_is_renewed_by_the_time_that_has_passed_not_by_the_number_of_looks(live: Store) -> None:
+    """Each look was counted as if it took no time, so a slow database cost a live run its lease."""
+    claimed = _claim(live)
+    before = _lease_until(live, claimed.task.id)
+    seconds = itertools.count(0, 250)
+
+    with RunLease(live, claimed, lease_s=600, listen_s=0.02, monotonic=lambda: next(seconds)) as lease:
+        wait_until(lambda: _lease_until(live, claimed.task.id) > before + 500, 10)
+
+        assert lease.order() is None
+
+
+def test_a_run_gives_up_when_the_database_was_away_since_its_last_renewal_for_as_long_as_the_lease(
+    live: Store,
+) -> None:
+    claimed = _claim(live)
+    seconds = itertools.count(0, 100)
+
+    with RunLease(_Away(live.engine), claimed, lease_s=600, listen_s=0.02, monotonic=lambda: next(seconds)) as lease:
+        order = _ordered(lease)
+
+    assert order.why is Why.LEASE_LOST
+    assert order.reason == "the database was away for longer than the lease"
+    assert next(seconds) == 700
+
+
+class _Away(Store):
+    """A database that is away."""
+
+    @contextmanager
+    def reading(self) -> Iterator[Tx]:
+        """Fail."""
+        yield self._fail()
+
+    writing = reading
+
+    def _fail(self) -> Tx:
+        raise StoreBusy("away")

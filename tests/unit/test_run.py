@@ -10,7 +10,7 @@ import pytest
 
 from pool.model import Kind, Request, Task
 from pool.states import InstanceState, State
-from tasks import run, workflow
+from tasks import run
 from tasks.dispatch import dispatch_by_type, ring_if_silent
 from tasks.engine import Engine
 from tests.helpers.fakes import FakeBell
@@ -177,24 +177,43 @@ def test_a_terminated_worker_records_the_interruption_and_queues_the_work_again(
     assert ("dev-alpha", head.id) in here.bell.rung
 
 
-def test_work_that_is_lost_again_and_again_is_given_up_visibly(bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = bench()
+def test_work_that_is_lost_again_and_again_becomes_a_dead_letter(bench: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = bench(max_interruptions=2)
     here.dispatch()
 
     def terminated(*_: object, **__: object) -> None:
         raise SystemExit(143)
 
     monkeypatch.setattr("tasks.run.prepare", terminated)
-    for _ in range(workflow.MAX_INTERRUPTIONS + 1):
+    for _ in range(3):
         with pytest.raises(SystemExit):
             here.answer()
     with here.house.store.reading() as tx:
-        tasks = tx.list_tasks(newest_first=False)
-        last = tx.task(tasks[-1].id)
+        states = [task.state for task in tx.list_tasks(newest_first=False)]
 
-    assert [task.state for task in tasks] == [State.INTERRUPTED] * (workflow.MAX_INTERRUPTIONS + 1)
     assert here.answer()["task"] is None
-    assert last.history[-1].event == "given-up"
+    assert states == [State.INTERRUPTED] * 3 + [State.DEAD_LETTERED]
+
+
+def test_an_interrupted_run_and_its_retry_are_written_together_or_not_at_all(
+    bench: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was killed between the two once left work that nobody would ever do again."""
+    here = bench()
+    task = here.dispatch()
+
+    def terminated(*_: object, **__: object) -> None:
+        raise SystemExit(143)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.run.prepare", terminated)
+    monkeypatch.setattr("tasks.run.retry_interrupted", killed)
+    with pytest.raises(KeyboardInterrupt):
+        here.answer()
+
+    assert here.house.task(task).state is State.RUNNING
 
 
 def test_a_conversation_that_is_gone_is_started_afresh_once(

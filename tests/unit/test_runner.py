@@ -385,6 +385,52 @@ def test_orphans_of_a_recorded_run_are_found_by_its_session(tmp_path: Path) -> N
         wait_until(lambda: not is_alive(orphan))
 
 
+#: Is a new process every moment: forks and ends, over and over, until it is caught or a minute is over.
+RUNAWAY = """
+import os, time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+"""
+
+
+@needs_linux
+def test_orphans_that_are_another_process_every_moment_are_caught_too() -> None:
+    with subprocess.Popen([sys.executable, "-S", "-c", RUNAWAY], start_new_session=True) as first:
+        started = psutil.Process(first.pid).create_time()
+        first.wait()
+
+        end_orphans(first.pid, started)
+
+        assert not any(is_in_session(pid, first.pid) for pid in psutil.pids())
+
+
+def is_in_session(pid: int, leader: int) -> bool:
+    try:
+        return os.getsid(pid) == leader and is_alive(pid)
+    except ProcessLookupError:
+        return False
+
+
+def test_an_agent_that_never_reads_its_5_mib_of_prompt_holds_up_nobody(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"line\n" * MEGABYTE)
+
+    ended = run(command(tmp_path, "echo", "done", stdin=prompt), limits(silence_s=10))
+
+    assert (ended.ending, ended.exit_code, log_of(tmp_path)) == (Ending.EXITED, 0, "done\n")
+
+
+def test_5_mib_of_prompt_reach_the_standard_input_whole(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"line\n" * MEGABYTE)
+
+    run(command(tmp_path, "cksum", stdin=prompt))
+
+    assert log_of(tmp_path).split()[1] == str(5 * MEGABYTE)
+
+
 def test_a_process_number_that_belongs_to_somebody_else_now_is_left_alone() -> None:
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
         assert end_orphans(other.pid, time.time() - 3600) == 0
