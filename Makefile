@@ -35,12 +35,14 @@ format: $(READY) ## put the code into form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## measure selection (up to 100,000 instances and a million finished tasks) and the answer to a delivery
+bench: $(READY) ## measure selection (up to 100,000 instances and a million finished tasks), the answer to a delivery, the cost of workers
 	@$(BIN)/python -m tests.bench.bench_selection $(ARGS)
 	@$(BIN)/python -m tests.bench.bench_door
+	@$(BIN)/python -m tests.bench.bench_fleet
 
-soak: $(READY) ## the long form of the property and storm tests
-	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(ARGS)
+soak: $(READY) ## the whole kill matrix, then the long form of the property and storm tests
+	@$(BIN)/forgepool chaos --long
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --ignore=tests/chaos/test_kill_matrix.py $(ARGS)
 
 lock: $(READY) ## resolve the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet uv

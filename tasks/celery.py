@@ -1,5 +1,6 @@
 """The Celery app. `celery -A tasks worker -Q dev-alpha -n dev-alpha@%h -c 1` is a whole worker of dev-alpha."""
 
+import functools
 from typing import Any
 
 import structlog
@@ -7,8 +8,7 @@ from celery import Celery, signals
 
 from tasks import logs
 from tasks.doorbell import RUN
-from tasks.settings import Settings
-from tasks.worker import InstanceLease
+from tasks.worker import InstanceLease, deployment
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +28,15 @@ def run(task: int) -> dict[str, Any]:
     return answer(InstanceLease.engine, identity.instance, worker_token=identity.token, bell=task)
 
 
+@functools.cache
+def _configure_logs() -> None:
+    """Set up the log, once: a pool child inherits it from its worker, and that from its host."""
+    logs.configure(deployment().service.log_format)
+
+
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _set_up_logging(**_: object) -> None:
-    logs.configure(Settings.load().service.log_format)
+    _configure_logs()
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, Self
 
 import structlog
 
@@ -21,6 +21,75 @@ BACKOFF_S = (0.5, 1, 2, 5, 10, 30)  #: pauses between starts that fail; the last
 STABLE_S = 60.0  #: a child that ran this long starts its next failure series anew
 
 
+class Process(Protocol):
+    """What runs for a child, whoever its parent is."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number; None: not known yet."""
+
+    def poll(self) -> int | None:
+        """Return the status it ended with, a signal as a negative number; None: it runs."""
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process alone. One that has ended is no error."""
+
+    def kill_group(self) -> None:
+        """Kill the process with everything in its group."""
+
+
+class Program:
+    """A process of our own: a program that is asked to end when we die."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        """`popen`: the leader of its own session, and so of its process group."""
+        self._popen = popen
+
+    @classmethod
+    def launch(cls, child: "Child") -> Self:
+        """Start the program of a child."""
+        out: IO[bytes] | None = None
+        if child.log_path is not None:
+            child.log_path.parent.mkdir(parents=True, exist_ok=True)
+            out = child.log_path.open("ab")
+        try:
+            popen = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *child.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT if out else None,
+                env=dict(child.env),
+                pass_fds=child.pass_fds,
+                # Ctrl-C in the terminal reaches the supervisor alone, which then stops the others in order.
+                start_new_session=True,
+            )
+        finally:
+            if out is not None:
+                out.close()
+        log.info("process started", process=child.name, pid=popen.pid)
+        return cls(popen)
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Return the status it ended with; None: it runs."""
+        return self._popen.poll()
+
+    def send_signal(self, number: int) -> None:
+        """Signal the program alone."""
+        with suppress(ProcessLookupError):
+            self._popen.send_signal(number)
+
+    def kill_group(self) -> None:
+        """Kill the program with everything in its group, and wait for its end."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
 @dataclass(slots=True)
 class Child:
     """One program that should be running."""
@@ -30,7 +99,8 @@ class Child:
     env: Mapping[str, str]
     log_path: Path | None = None  #: where its output goes; None: with ours
     pass_fds: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    launch: Callable[["Child"], Process] = Program.launch
+    process: Process | None = None
     started_at: float = 0.0
     failures: int = 0
     start_after: float = 0.0
@@ -47,10 +117,12 @@ class Supervisor:
     """Keeps a set of children running. Single-threaded: call `tend` often."""
 
     clock: Callable[[], float] = time.monotonic
+    may_start: Callable[[str], bool] = lambda _: True  #: asked with the name before each start
+    attend: Callable[[float], None] = time.sleep  #: how to wait, in seconds, while children end
     children: dict[str, Child] = field(default_factory=dict)
 
     def add(self, child: Child) -> None:
-        """Take a child into care and start it."""
+        """Take a child into care and start it, if it may."""
         self.children[child.name] = child
         self._start(child)
 
@@ -71,51 +143,35 @@ class Supervisor:
         child = self.children[name]
         child.is_wanted = False
         if child.process is not None:
-            with suppress(ProcessLookupError):
-                child.process.send_signal(number)
+            child.process.send_signal(number)
 
     def forget(self, name: str) -> None:
         """Let go of a child that has ended."""
-        child = self.children.pop(name)
-        if child.process is not None:
-            child.process.wait()
+        del self.children[name]
 
     def stop(self, names: Sequence[str], *, within_s: float) -> list[str]:
         """Ask children to end, wait, and kill what is left with everything it started; return the killed."""
         for name in names:
             self.ask_to_end(name)
+        return self.finish(names, within_s=within_s)
+
+    def finish(self, names: Sequence[str], *, within_s: float) -> list[str]:
+        """Wait for children that were asked to end, kill what is left, and forget them; return the killed."""
         deadline = self.clock() + within_s
         while any(self.children[n].is_running for n in names) and self.clock() < deadline:
-            time.sleep(0.02)
+            self.attend(0.02)
         killed = [name for name in names if self.children[name].is_running]
         for name in killed:
             process = self.children[name].process
             assert process is not None  # noqa: S101 - it is running
             log.error("process killed", process=name, why=f"it did not end within {within_s:.0f} s")
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill_group()
         for name in names:
             self.forget(name)
         return killed
 
     def _start(self, child: Child) -> None:
-        out: IO[bytes] | None = None
-        if child.log_path is not None:
-            child.log_path.parent.mkdir(parents=True, exist_ok=True)
-            out = child.log_path.open("ab")
-        try:
-            child.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *child.argv],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT if out else None,
-                env=dict(child.env),
-                pass_fds=child.pass_fds,
-                # Ctrl-C in the terminal reaches the supervisor alone, which then stops the others in order.
-                start_new_session=True,
-            )
-        finally:
-            if out is not None:
-                out.close()
+        if not self.may_start(child.name):
+            return
+        child.process = child.launch(child)
         child.started_at = self.clock()
-        log.info("process started", process=child.name, pid=child.process.pid)

@@ -5,13 +5,13 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from pool.states import InstanceState, State
 from tasks import dispatch
 from tests.engine.conftest import Build
 from tests.helpers.house import House
+from tests.helpers.tree import kill, workers
 from tests.helpers.up import FORGEPOOL, Up
 from tests.helpers.waiting import wait_until
 
@@ -44,7 +44,7 @@ def test_instances_come_and_go_while_the_fleet_runs(house: House, tmp_path: Path
     assert house.wait_for(running).state is State.SUCCEEDED
     assert house.wait_for(moved).instance == "dev-bravo"
     wait_until(lambda: _is_gone(house, "dev-alpha"))
-    wait_until(lambda: len(psutil.Process(fleet.pid).children()) == 1, 30)
+    wait_until(lambda: len(workers(fleet)) == 1, 30)
     # Retired by the fleet, not ended by itself because its row was gone, and then started again in vain.
     assert "worker retires" in house.read("fleet.log")
     assert "process ended" not in house.read("fleet.log")
@@ -70,9 +70,8 @@ def test_a_crashed_worker_is_started_again(build: Build) -> None:
     fleet = house.start([*FORGEPOOL, "fleet"], log="fleet.log")
     wait_until(lambda: house.serves("dev-alpha"), 30)
 
-    [worker] = psutil.Process(fleet.pid).children()
-    for process in [*worker.children(recursive=True), worker]:
-        process.kill()
+    [worker] = workers(fleet)
+    kill([*worker.children(recursive=True), worker])
 
     assert house.wait_for(house.dispatch(1, "say:done"), timeout_s=40).state is State.SUCCEEDED
 
