@@ -18,7 +18,7 @@ worker_concurrency = 1
 worker_pool = "prefork"
 worker_prefetch_multiplier = 1
 # Take nothing from the queue while a task runs: what waits in a dead worker's memory is lost for an hour.
-# Redis and Valkey only; elsewhere Celery ignores it with a warning.
+# Redis and Valkey only; on RabbitMQ the listener below does its part.
 worker_disable_prefetch = _is_redis
 
 # --- a doorbell, not a parcel --------------------------------------------------------------------
@@ -33,6 +33,11 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 # Names a queue that exists only when its worker started once; a doorbell must not be refused before that.
 task_create_missing_queues = True
 task_default_queue = "forgepool-unrouted"
+if not _is_redis:
+    # Acknowledges what it is given at once; why: see there.
+    worker_consumer = "tasks.listener:Listener"
+    # A channel that the server closes, for a message that is none of ours, is opened again.
+    broker_channel_error_retry = True
 
 # --- the broker comes and goes -------------------------------------------------------------------
 broker_connection_retry_on_startup = True
@@ -46,6 +51,8 @@ broker_transport_options = (
         "visibility_timeout": 7 * 86400,
         "socket_keepalive": True,
         "socket_connect_timeout": 1.0,
+        # Of a server that hangs nobody else would ever let go. Longer than kombu's own BRPOP, which takes a second.
+        "socket_timeout": 5.0,
         "health_check_interval": 25,
         # Without these kombu would try for ever to connect before a publish fails.
         "max_retries": 1,

@@ -76,7 +76,7 @@ def _cases(server: Server, count: int) -> Iterator[Measured]:
         yield measure(server, "GET /healthz", lambda: ("GET", "/healthz", b"", {}), count=count, threads=threads)
         yield measure(server, "unsigned", unsigned, count=count, threads=threads)
         yield measure(server, "signed", delivery, count=count, threads=threads)
-    server.house.stop_broker()
+    server.house.kill_broker()
     for threads in (1, THREADS):
         yield measure(server, "signed, broker killed", delivery, count=count, threads=threads)
 

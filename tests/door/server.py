@@ -48,9 +48,9 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, *, broker: bool = True) -> Iterator[Server]:
+def served(folder: Path, *, broker: bool = True, **settings: Any) -> Iterator[Server]:
     """Start a deployment with its web app, and two instances of each type. Without a broker it starts none."""
-    house = House(folder)
+    house = House(folder, **settings)
     try:
         if broker:
             house.start_broker()

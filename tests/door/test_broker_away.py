@@ -21,14 +21,14 @@ def test_with_the_broker_away_a_delivery_is_taken_and_the_reconciler_rings(door:
     assert (door.task(1).published_at, door.bell.rung) == (None, [])
 
     door.clock.advance(LONG_S)
-    assert reconcile.publish_forgotten(door.engine) == 0
+    assert reconcile.run_once(door.engine)["publish-forgotten"] == 0
     assert door.task(1).published_at is None
 
     door.bell.repair()
-    assert reconcile.publish_forgotten(door.engine) == 1
+    assert reconcile.run_once(door.engine)["publish-forgotten"] == 1
     assert door.bell.rung == [("dev-alpha", 1)]
     assert door.task(1).published_at == door.clock.now
-    assert reconcile.publish_forgotten(door.engine) == 0
+    assert reconcile.run_once(door.engine)["publish-forgotten"] == 0
 
 
 def test_of_two_tasks_the_one_that_could_not_be_rung_for_is_rung_for_later(door: Door) -> None:
@@ -38,7 +38,7 @@ def test_of_two_tasks_the_one_that_could_not_be_rung_for_is_rung_for_later(door:
 
     assert (reply.status, reply.tasks, door.bell.rung) == (202, (1, 2), [("reviewer-one", 2)])
     door.clock.advance(LONG_S)
-    reconcile.publish_forgotten(door.engine)
+    reconcile.run_once(door.engine)["publish-forgotten"]
     assert door.bell.rung == [("reviewer-one", 2), ("dev-alpha", 1)]
 
 
@@ -51,7 +51,7 @@ def test_an_error_that_nobody_foresaw_after_the_commit_does_not_deny_the_deliver
 
     assert (reply.status, reply.verdict, reply.tasks) == (202, "accepted", (1,))
     door.clock.advance(LONG_S)
-    assert reconcile.publish_forgotten(door.engine) == 1
+    assert reconcile.run_once(door.engine)["publish-forgotten"] == 1
     assert door.post("issue-assigned.json").verdict == "duplicate"
 
 
@@ -65,7 +65,7 @@ def test_a_process_that_ends_between_commit_and_publish_loses_nothing(door: Door
     assert door.work() == [("dev", "implement", 7, "queued")]
     assert (door.task(1).published_at, door.receipts()[0].status) == (None, 202)
     door.clock.advance(LONG_S)
-    assert reconcile.publish_forgotten(door.engine) == 1
+    assert reconcile.run_once(door.engine)["publish-forgotten"] == 1
     assert door.bell.rung == [("dev-alpha", 1)]
     assert door.post("issue-assigned.json").verdict == "duplicate"
 
@@ -85,7 +85,7 @@ def test_a_database_that_is_locked_after_the_commit_does_not_deny_the_delivery(d
         assert hasty.bell.rung == [("dev-alpha", 1)]
         assert hasty.task(1).published_at is None
         hasty.clock.advance(LONG_S)
-        assert reconcile.publish_forgotten(hasty.engine) == 1
+        assert reconcile.run_once(hasty.engine)["publish-forgotten"] == 1
     # Twice for one task: a doorbell that rings for nothing is harmless.
     assert door.bell.rung == [("dev-alpha", 1)] * 2
 

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from pool.states import State
 from tasks import reconcile
@@ -29,7 +30,7 @@ from tests.engine.test_order import bell
 
 first, count, mischief = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 settings = Settings.load()
-engine = Engine.open(settings, bell(settings.broker_url, mischief))
+engine = Engine.open(settings, bell(mischief))
 for number in range(first, first + count):
     dispatch_by_type(engine, "dev", Request(kind=Kind.CUSTOM, repo="acme/widgets", number=number), by="test")
 """
@@ -55,12 +56,10 @@ class MischievousBell(CeleryBell):
                 super().ring(*self._held.pop())
 
 
-def bell(broker_url: str, mischief: str) -> CeleryBell:
-    """Return an honest bell, or a mischievous one with a seed."""
-    from celery import Celery  # noqa: PLC0415 - also called in the publishing processes
-
+def bell(mischief: str) -> CeleryBell:
+    """Return an honest bell, or a mischievous one with a seed. Called in the publishing processes."""
     app = Celery("publisher")
-    app.conf.update(broker_url=broker_url, task_ignore_result=True)
+    app.config_from_object("celeryconfig")
     return MischievousBell(app, mischief) if mischief else CeleryBell(app)
 
 
@@ -110,7 +109,7 @@ def test_two_hundred_tasks_from_four_processes_run_in_the_order_of_their_commit(
         with house.store.reading() as tx:
             return len(tx.list_tasks(states=[State.SUCCEEDED], limit=total)) == total
 
-    wait_until(all_ended, 150)
+    wait_until(all_ended, 300)
     _assert_in_order_and_never_two(house, list(range(1, total + 1)))
 
 

@@ -1,26 +1,33 @@
-"""A whole deployment in a temporary folder: real broker, real database file, real git, real worker processes."""
+"""A whole deployment in a temporary folder: real broker, real database, real git, real worker processes.
 
+Which broker and which database: tests/helpers/brokers.py and tests/helpers/databases.py.
+"""
+
+import importlib.util
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import pytest
 from celery import Celery
 
 from pool import migrate
 from pool.model import Kind, Request, Task
 from pool.states import State
 from pool.store import Store, utc_now
-from tasks import embedded
 from tasks.dispatch import dispatch_by_type
 from tasks.doorbell import CeleryBell
 from tasks.engine import Doorbell, Engine
 from tasks.settings import CONFIG_ENV, Settings
+from tests.helpers import brokers
+from tests.helpers.databases import Database
 from tests.helpers.waiting import wait_until
 
 SECRET = "a-secret-for-tests"
@@ -43,10 +50,13 @@ repos = ["acme/widgets"]
 state_dir = "state"
 listen = "127.0.0.1:0"
 flower_listen = "{flower}"
+broker_url = "{broker_url}"
+database_url = "{database_url}"
 reconcile_s = 0.2
 worker_lease_s = {worker_lease_s}
 run_lease_s = {run_lease_s}
 drain_s = {drain_s}
+max_interruptions = {max_interruptions}
 """
 
 TYPE = """
@@ -72,11 +82,16 @@ class House:
         self.folder = folder
         self.config = folder / "forgepool.toml"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.broker = brokers.make(folder)
+        self.database = Database()
         values = {
+            "broker_url": self.broker.url,
+            "database_url": self.database.url,
             "git_url": f"file://{folder}/forge/{{repo}}.git",
             "worker_lease_s": 30,
             "run_lease_s": 60,
             "drain_s": 20,
+            "max_interruptions": 3,
             "flower": "",
             "grace_s": 1.0,
             "silence_limit_s": 600,
@@ -91,11 +106,7 @@ class House:
         self.settings = Settings.load(self.config)
         self.store = Store.open(self.settings.database_url)
         migrate.upgrade(self.store.engine)
-        self.broker: subprocess.Popen[bytes] | None = None
-        self.app = Celery("house")
-        self.app.conf.update(broker_url=self.settings.broker_url, task_ignore_result=True)
-        # As in celeryconfig.py, which can be loaded only once in a process.
-        self.app.conf.broker_transport_options = {"max_retries": 1, "interval_start": 0, "interval_max": 0.1}
+        self.app = celery_app(self.config)
         self.engine = Engine(self.settings, self.store, CeleryBell(self.app))
 
     def __enter__(self) -> Self:
@@ -103,27 +114,27 @@ class House:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            _end_tree(process)
-        self.app.close()
-        self.store.close()
-        self.stop_broker()
+        with ExitStack() as stack:  # whatever fails, the rest is done
+            stack.callback(self.database.close)
+            stack.callback(self.broker.close)
+            stack.callback(self.store.close)
+            stack.callback(self.app.close)
+            for process in self._processes:
+                stack.callback(_end_tree, process)
 
     # --- parts --------------------------------------------------------------------------------
 
     def start_broker(self) -> None:
-        """Start the embedded Valkey and wait until it answers."""
-        log = (self.folder / "valkey.log").open("ab")
-        with log:
-            self.broker = subprocess.Popen(embedded.command(self.settings), stdout=log, stderr=log)
-        wait_until(lambda: embedded.is_up(self.settings), 10)
+        """Start the broker with what it kept, and wait until it answers."""
+        self.broker.start(self.settings)
 
-    def stop_broker(self) -> None:
+    def kill_broker(self) -> None:
         """Kill the broker with -9."""
-        if self.broker is not None:
-            self.broker.kill()
-            self.broker.wait()
-            self.broker = None
+        self.broker.kill()
+
+    def empty_broker(self) -> None:
+        """Let the broker lose every message and every queue."""
+        self.broker.empty()
 
     def add(self, *names: str, type_name: str = "dev", **overrides: Any) -> None:
         """Add instances."""
@@ -200,6 +211,22 @@ def processes_with(word: str) -> list[psutil.Process]:
         if any(word in part for part in line) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
+
+
+def celery_app(config: Path) -> Celery:
+    """Return an app that is configured as the programs of a deployment are.
+
+    Read anew: as a module, celeryconfig could be loaded only once in a process.
+    """
+    found = importlib.util.find_spec("celeryconfig")
+    assert found is not None
+    assert found.origin is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CONFIG_ENV, str(config))
+        values = runpy.run_path(found.origin)
+    app = Celery("house")
+    app.config_from_object({name: value for name, value in values.items() if name.islower() and name[0] != "_"})
+    return app
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:

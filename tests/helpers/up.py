@@ -17,7 +17,8 @@ class Up:
 
     def __init__(self, house: House) -> None:
         self.house = house
-        house.stop_broker()  # up brings its own
+        if house.settings.is_embedded_broker:
+            house.kill_broker()  # up brings its own
         self.process = house.start([*FORGEPOOL, "up"], log="up.log")
         wait_until(lambda: "Ctrl-C" in house.read("up.log") or self.process.poll() is not None, 60)
         assert self.process.poll() is None, house.read("up.log")

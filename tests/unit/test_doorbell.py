@@ -1,5 +1,6 @@
 """The doorbell: what goes over the broker, on kombu's in-memory transport with pytest-celery's app."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -55,3 +56,15 @@ def test_a_broker_that_is_away_is_an_error_that_says_so_after_one_more_try() -> 
         bell.ring("dev-alpha", 1)
     with pytest.raises(BellError, match="does not tell what waits for dev-alpha"):
         bell.waiting("dev-alpha")
+
+
+def test_a_broker_that_hangs_is_given_up_in_time_and_then_left_alone_for_a_while() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
+        app = Celery("nobody", broker=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        bell = CeleryBell(app)
+
+        with pytest.raises(BellError, match="did not answer within 2 s"):
+            bell.ring("dev-alpha", 1)
+        # The sender of two tasks must not wait twice.
+        with pytest.raises(BellError, match="did not take the message for dev-bravo: it hangs"):
+            bell.ring("dev-bravo", 2)
