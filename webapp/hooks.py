@@ -1,17 +1,21 @@
 """The door for the forge: read a delivery, hand it to the intake, answer. Decides nothing."""
 
+from contextlib import suppress
+
 import structlog
 from flask import Blueprint, Response, current_app, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from pool.errors import ConfigError, Malformed, Refused, StoreBusy, TooLarge
+from pool.errors import ConfigError, Malformed, Refused, StoreUnavailable, TooLarge
 from tasks.engine import Engine
 from webapp import intake
 
 log = structlog.get_logger(__name__)
 
 hooks = Blueprint("hooks", __name__)
+
+_CHUNK = 1 << 16
 
 
 @hooks.post("/webhooks/forgejo")
@@ -36,18 +40,29 @@ def _body(*, limit: int) -> bytes:
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge:
+        _read_on(min(request.content_length or 0, 2 * limit))
         raise too_large from None
     except Exception as error:
         # Each server has errors of its own for a broken transfer; gunicorn's for a bad chunk is no OSError.
         raise Malformed(f"the body did not arrive whole ({type(error).__name__})") from error
     if len(body) > limit:
+        _read_on(limit)
         raise too_large
     return body
 
 
-@hooks.errorhandler(StoreBusy)
-def _busy(error: StoreBusy) -> tuple[Response, int]:
-    log.warning("delivery not taken", why=str(error))
+def _read_on(at_most: int) -> None:
+    """Read what still comes and forget it: whoever meets a closed connection while he sends never sees the answer."""
+    stream = request.environ["wsgi.input"]
+    with suppress(OSError):
+        while at_most > 0 and (data := stream.read(min(at_most, _CHUNK))):
+            at_most -= len(data)
+
+
+@hooks.errorhandler(StoreUnavailable)
+def _unavailable(error: StoreUnavailable) -> tuple[Response, int]:
+    said = getattr(error.__cause__, "orig", None)
+    log.error("delivery not taken", why=str(error), database=said and str(said))
     return _not_taken(str(error))
 
 

@@ -136,8 +136,11 @@ def test_what_another_program_sends_is_400(door: Door) -> None:
 
 
 @pytest.mark.parametrize("secret", [SECRET, b""])
-def test_a_body_above_the_limit_is_413_and_nothing_of_it_is_read(narrow: Door, secret: bytes) -> None:
-    body = of_size(LIMIT + 2)
+def test_a_body_above_the_limit_is_413_and_no_more_of_it_is_read_than_lets_the_sender_see_that(
+    narrow: Door, secret: bytes
+) -> None:
+    """The connection was closed while he still sent, so what he saw was a broken pipe."""
+    body = of_size(LIMIT * 50)
     stream = BytesIO(body)
     sent = {**headers(event="push", event_type="push"), **sign(body, secret)}
 
@@ -145,7 +148,7 @@ def test_a_body_above_the_limit_is_413_and_nothing_of_it_is_read(narrow: Door, s
 
     assert (reply.status, reply.verdict) == (413, "refused")
     assert f"service.max_body_bytes = {LIMIT}" in reply.reason
-    assert stream.tell() == 0
+    assert stream.tell() <= 2 * LIMIT
     assert narrow.kept(reply.receipt) == ({}, None)
     assert not narrow.receipts()[-1].signed
 
@@ -329,7 +332,7 @@ def test_of_two_assignees_only_the_one_that_nobody_could_serve_is_dispatched_aga
 
     assert (first.status, second.status) == (503, 202)
     assert [(t.type, str(t.state)) for t in empty_door.tasks()] == [
-        ("dev", "interrupted"),
+        ("dev", "cancelled"),
         ("reviewer", "failed"),
         ("reviewer", "queued"),
     ]
