@@ -17,6 +17,7 @@ from pool.errors import (
     Malformed,
     StaleTask,
     StoreBusy,
+    StoreUnavailable,
     UnknownInstance,
     UnknownTask,
 )
@@ -48,6 +49,7 @@ _STATUS: dict[type[ForgepoolError], int] = {
     BadInput: 400,
     Malformed: 400,
     StoreBusy: 503,
+    StoreUnavailable: 503,
 }
 
 

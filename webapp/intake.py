@@ -11,7 +11,8 @@ from typing import Any, assert_never
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from pool.errors import Malformed, Refused, RepoNotAllowed, StoreBusy
+from pool.crashpoints import Point, reach
+from pool.errors import Malformed, Refused, RepoNotAllowed, StoreUnavailable
 from pool.states import Verdict
 from pool.store import Absorbed, Queued, Rejected, Submitted, Tx
 from pool.subject import Subject
@@ -58,7 +59,7 @@ class Answer:
 def receive(engine: Engine, body: bytes, headers: Mapping[str, str], *, remote: str | None) -> Answer:
     """Take one delivery: nothing of it is read before its signature is good.
 
-    Raises StoreBusy when the database stays locked: then nothing was kept, and the forge must be told so.
+    Raises StoreUnavailable when the database does not serve: then nothing was kept, and the forge must be told so.
     """
     signed = False
     try:
@@ -96,7 +97,7 @@ def refuse(
                 status=refusal.status,
                 reason=reason,
             )
-    except (StoreBusy, SQLAlchemyError):
+    except (StoreUnavailable, SQLAlchemyError):
         # A stranger is turned away, whether or not that can be written down.
         if signed:
             raise
@@ -152,6 +153,7 @@ def handle(
             reason=answer.reason,
             duplicate_of=twin,
         )
+        reach(Point.BEFORE_COMMIT)
     _announce(engine, submitted, receipt)
     log.info("delivery", receipt=receipt, verdict=answer.verdict, rule=answer.rule, why=answer.reason)
     return answer

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from pool.model import Kind, Request
 from pool.states import InstanceState, Verdict
+from tasks.reconcile import LEADER
 from tasks.settings import Settings
 from tests.helpers.config import Deployment, type_table, write_config
 from webapp.cli import checkup_machine, checkup_pool, main
@@ -37,6 +38,7 @@ def serving(cli: Deployment) -> Deployment:
         for kind in ("dev", "reviewer"):
             tx.add_instance(f"{kind}-alpha", kind)
             tx.take_worker_lease(f"{kind}-alpha", holder="me", token=kind, lease_s=60)
+        tx.take_lease(LEADER, holder="me", token="t", lease_s=60)
         tx.add_delivery(source="forgejo", signed=True, verdict=Verdict.IGNORED, status=200, reason="no rule")
     return cli
 
@@ -243,7 +245,7 @@ def queues(cli: Deployment, monkeypatch: pytest.MonkeyPatch, stuck_s: float) -> 
     """Look at the queues. stuck_s: how long a task may wait."""
     monkeypatch.setattr(checkup_pool, "STUCK_S", stuck_s)
     with cli.store.reading() as tx:
-        return list(checkup_pool.queues(tx.list_instances(), tx))
+        return list(checkup_pool.queues(cli.settings, tx.list_instances(), tx))
 
 
 def test_a_task_that_waits_for_nothing_is_found(serving: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from webapp import cli as package
 from webapp.cli import COMMANDS, main
 
 #: What runs until it is stopped, or prints what is no data.
-NO_DATA = {"up", "demo", "web", "fleet", "worker", "completion", "tasks log"}
+NO_DATA = {"up", "demo", "chaos", "web", "fleet", "worker", "completion", "tasks log"}
 
 #: One call of every command that prints data. {task}, {delivery}: of `filled`.
 CALLS = {
@@ -36,7 +36,9 @@ CALLS = {
     "instances remove": "instances remove dev-alpha --yes",
     "tasks list": "tasks list",
     "tasks show": "tasks show 1",
+    "tasks dead": "tasks dead",
     "tasks cancel": "tasks cancel 1",
+    "tasks release": "tasks release --all --yes",
     "tasks explain": "tasks explain 1",
     "explain": "explain 1",
     "dispatch": "dispatch dev --repo acme/shop --number 7",
@@ -48,6 +50,7 @@ CALLS = {
     "config init": "config init --dir new",
     "db upgrade": "db upgrade",
     "doctor": "doctor",
+    "reconcile": "reconcile --dry-run",
 }
 
 

@@ -210,7 +210,8 @@ def test_the_whole_chain_is_explained(cli: Deployment) -> None:
 
     assert "Delivery 1 (issue_assign assigned by alice) met the rule issue-assigned: alice assigned it to dev." in shown
     assert "dev-bravo was chosen: it is the only one that fits." in shown
-    assert "It waits for its turn on dev-bravo." in shown
+    assert "It waits on dev-bravo, where nothing runs: no worker is running at all." in shown
+    assert "What helps\n  `forgepool up`, or `forgepool fleet`" in shown
     assert told["cause"]["sender"] == "alice"
     assert told["decision"]["chosen"] == "dev-bravo"
     assert told["sentences"][0] == "Type dev had 2 candidates:"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -125,6 +126,7 @@ def broker(settings: Settings) -> Iterator[Check]:
         with Connection(settings.broker_url, connect_timeout=BROKER_S) as connection:  # type: ignore[no-untyped-call]
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_S)
             has_fan_out = "fanout" in connection.transport.implements.exchange_type
+            server = list(_server(connection, url))
     # Each transport has exceptions of its own; whatever it was, the broker cannot be used.
     except Exception as error:  # noqa: BLE001
         said = redacted(str(error)).replace("\n", " ")
@@ -132,8 +134,30 @@ def broker(settings: Settings) -> Iterator[Check]:
         return
     if has_fan_out:
         yield ok("broker", f"{url} answers, and reaches all workers at once")
+        yield from server
     else:
         yield fail("broker", f"{url} has no fan-out: Flower would see nothing", "use Redis, Valkey or RabbitMQ")
+
+
+def _server(connection: Any, url: str) -> Iterator[Check]:
+    """Ask what kind of server it is, and whether it may throw messages away. connection: kombu's, open."""
+    if connection.transport.driver_type == "amqp":
+        said = connection.connection.server_properties
+        product, version = str(said.get("product", "an unnamed server")), str(said.get("version", "?"))
+        # Its consumer time-out, which no client can ask for, is of no importance: workers hold no message.
+        if product == "RabbitMQ":
+            yield ok("broker", f"it is {product} {version}; its consumer time-out does not matter")
+        else:
+            yield warn("broker", f"{url} is {product} {version}, with which forgepool was never run", "use RabbitMQ")
+        return
+    told = connection.default_channel.client.info()
+    version = told.get("valkey_version") or told.get("redis_version", "?")
+    policy, limit = told.get("maxmemory_policy", "noeviction"), int(told.get("maxmemory", 0))
+    if limit and policy != "noeviction":
+        words = f"it throws keys away when {limit} bytes are full (maxmemory-policy {policy}): queues would vanish"
+        yield warn("broker", words, "set maxmemory-policy to noeviction")
+    else:
+        yield ok("broker", f"it is {told.get('server_name', 'redis')} {version}, and throws nothing away")
 
 
 def git() -> Iterator[Check]:

@@ -8,7 +8,7 @@ import click
 from pool import explain
 from pool.errors import BadInput
 from pool.model import Kind, Request, Task
-from pool.states import State
+from pool.states import LIVE, State
 from tasks.dispatch import dispatch_by_type
 from tasks.engine import Engine
 from webapp.cli import shapes
@@ -110,7 +110,10 @@ def _wait(engine: Engine, task: Task, *, quiet: bool) -> Task:
             click.echo(f"Task {task.id} is {task.state}{f': {task.reason}' if task.reason else ''}.")
         told = task.state
         again = _retry_of(engine, task) if task.state is State.INTERRUPTED else None
-        if again is None and task.state.is_final:
+        # Not "until it is final": a dead letter waits for a person, who may be the one who waits here.
+        if again is None and task.state not in LIVE:
+            if task.state is State.DEAD_LETTERED and not quiet:
+                click.echo(f"`forgepool tasks release {task.id}` tries it again.")
             return task
         if again is None:
             time.sleep(POLL_S)

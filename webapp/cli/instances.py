@@ -1,18 +1,21 @@
 """`forgepool instances`: the members of each type's pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import IO, Any, TypeVar
 
 import click
 
+from pool import explain
 from pool.errors import BadInput
 from pool.model import Instance
-from pool.states import InstanceState
-from pool.store import Tx
+from pool.states import InstanceState, State
+from pool.store import DeadLettered, Queued, Tx
 from tasks import dispatch
+from tasks.engine import Engine
 from webapp.cli import shapes
 from webapp.cli.output import Column, Fit, Styled, examples, fields, json_option, print_json, state, table, warn
 from webapp.cli.session import Session, pass_session
+from webapp.cli.tasks import actor
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -23,11 +26,14 @@ _COLUMNS = (
     Column("TASK", is_number=True),
     Column("QUEUED", is_number=True),
     Column("WORKER"),
+    Column("HOST", Fit.CUT, is_optional=True),
     Column("MODEL", Fit.WRAP, is_optional=True),
     Column("LABELS", Fit.WRAP, is_optional=True),
     Column("NOTES", Fit.WRAP, is_optional=True),
 )
 _FIELDS = {"model": "model", "prompt-appendix": "prompt_appendix", "match-labels": "match_labels", "notes": "notes"}
+#: In place of a host's name: whoever comes first may serve it.
+ANY_HOST = "any"
 
 
 @click.group(
@@ -45,11 +51,24 @@ def instances() -> None:
 def list_(session: Session, type_name: str | None, *, as_json: bool) -> None:
     """List the instances, what each runs and what waits for it."""
     with session.store() as store, store.reading() as tx:
-        documents = [_document(session, tx, row) for row in tx.list_instances(type_name)]
+        rows = tx.list_instances()
+        hosts = explain.live_hosts(rows, tx.now)
+        documents = [_document(session, tx, row, hosts) for row in rows if type_name in (None, row.type)]
     if as_json:
         print_json(documents)
-    else:
-        table(_COLUMNS, map(_row, documents), empty="No instance; `forgepool instances add NAME --type TYPE` adds one.")
+        return
+    table(_COLUMNS, map(_row, documents), empty="No instance; `forgepool instances add NAME --type TYPE` adds one.")
+    for (why, remedy), names in _hindered(documents).items():
+        warn(f"nothing runs on {', '.join(names)}: {why}; {remedy}")
+
+
+def _hindered(documents: list[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """Return what is in the way of whom. A pause is meant so, unless something waits behind it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in documents:
+        if one["hindrance"] and (one["queued"] or one["state"] != InstanceState.PAUSED):
+            found.setdefault((one["hindrance"]["why"], one["hindrance"]["remedy"]), []).append(one["name"])
+    return found
 
 
 @instances.command(epilog=examples("forgepool instances show dev-alpha"))
@@ -67,6 +86,11 @@ def _overrides(command: _F) -> _F:
     """Add the options for what an instance may have of its own."""
     for option in (
         click.option("--notes", help="A remark for people."),
+        click.option(
+            "--host",
+            metavar="HOST",
+            help="Only the fleet of that host may serve it (its service.host); any: every one.",
+        ),
         click.option(
             "--no-match-labels", is_flag=True, help="Give it no labels, whatever its type has: it takes any task."
         ),
@@ -109,9 +133,14 @@ def add(session: Session, /, name: str, type_name: str, *, as_json: bool, **opti
     epilog=examples(
         'forgepool instances set dev-alpha --model opus --notes "on trial"',
         "forgepool instances set dev-alpha --unset model --unset match-labels",
+        "forgepool instances set dev-alpha --type reviewer",
+        "forgepool instances set dev-alpha --host build-2",
     ),
 )
 @click.argument("name")
+@click.option(
+    "--type", "type_name", help="Make it one of another type; what waits on it goes to others of the old one."
+)
 @_overrides
 @click.option(
     "--unset",
@@ -121,18 +150,30 @@ def add(session: Session, /, name: str, type_name: str, *, as_json: bool, **opti
 )
 @json_option
 @pass_session
-def set_(session: Session, /, name: str, unset: tuple[str, ...], *, as_json: bool, **options: Any) -> None:
+def set_(
+    session: Session, /, name: str, type_name: str | None, unset: tuple[str, ...], *, as_json: bool, **options: Any
+) -> None:
     """Change what an instance has of its own; its next task sees it."""
     overrides = _given(**options)
     for word in unset:
         if _FIELDS[word] in overrides:
             raise click.UsageError(f"--unset {word} and a new value contradict each other; give one of them")
         overrides[_FIELDS[word]] = None
-    if not overrides:
+    if not overrides and type_name is None:
         raise click.UsageError("nothing to change; give an option, or --unset FIELD")
-    with session.store() as store, store.writing() as tx:
-        document = _document(session, tx, tx.set_instance(name, **overrides))
-    _print(document, as_json=as_json, said=f"{name} was changed.")
+    placed: list[Queued | DeadLettered] = []
+    with session.engine() as engine:
+        if type_name is not None:
+            placed = dispatch.set_type(engine, name, type_name, by=actor(), **overrides)
+            _warn_of_silence(engine, placed)
+        else:
+            with engine.store.writing() as tx:
+                tx.set_instance(name, **overrides)
+        with engine.store.reading() as tx:
+            document = _document(session, tx, tx.instance(name))
+    if as_json and type_name is not None:
+        document |= {"queue": _placed(placed)}
+    _print(document, as_json=as_json, said=f"{name} was changed.", also=_told(placed))
 
 
 @instances.command(epilog=examples("forgepool instances pause dev-alpha"))
@@ -163,22 +204,79 @@ def drain(session: Session, name: str, *, as_json: bool) -> None:
 
 
 @instances.command(
-    epilog=examples("forgepool instances remove dev-bravo", "forgepool instances remove dev-bravo --yes --json")
+    epilog=examples("forgepool instances remove dev-bravo", "forgepool instances remove dev-bravo --now --yes --json")
 )
 @click.argument("name")
+@click.option("--now", "is_now", is_flag=True, help="Stop what runs; that and what waits goes to others of its type.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_session
-def remove(session: Session, name: str, *, yes: bool, as_json: bool) -> None:
+def remove(session: Session, name: str, *, is_now: bool, yes: bool, as_json: bool) -> None:
     """Remove an instance; what runs or waits there is still done, then it is gone."""
     with session.store() as store, store.reading() as tx:
         row = tx.instance(name)
+        has_others = any(
+            one.name != name and one.state in (InstanceState.ACTIVE, InstanceState.PAUSED)
+            for one in tx.list_instances(row.type)
+        )
     work = [f"runs {row.running}"] * (row.running > 0) + [f"has {row.queued} queued"] * (row.queued > 0)
-    held = f" It {' and '.join(work)}; that is done first." if work else ""
-    if not yes and not click.confirm(f"Remove {name}?{held}", err=True):
+    goes = f"goes to others of type {row.type}"
+    if not has_others:
+        goes = f"becomes a dead letter, for type {row.type} has no other"
+    stops = "the run is stopped, and " * (row.running > 0)
+    then = f"{stops}the work {goes}" if is_now else "that is done first"
+    held = f" It {' and '.join(work)}; {then}." if work else ""
+    if not yes and not click.confirm(f"Remove {name}{' now' * is_now}?{held}", err=True):
         click.echo("Nothing was changed.", err=True)
         raise SystemExit(1)
-    _change(session, name, InstanceState.REMOVED, as_json=as_json, said=f"{name} is removed.{held}")
+    if is_now:
+        _remove_now(session, name, as_json=as_json)
+    else:
+        _change(session, name, InstanceState.REMOVED, as_json=as_json, said=f"{name} is removed.{held}")
+
+
+def _remove_now(session: Session, name: str, *, as_json: bool) -> None:
+    with session.engine() as engine:
+        placed, stopped = dispatch.remove_now(engine, name, by=actor())
+        _warn_of_silence(engine, placed)
+    if as_json:
+        queue = _placed(placed)
+        print_json({"name": name, "state": InstanceState.REMOVED, "stopped": stopped, "queue": queue})
+        return
+    click.echo(f"{name} is removed.")
+    for task in stopped:
+        click.echo(
+            f"Task {task} ran there; its agent has been asked to stop, and it is queued again when that is gone."
+        )
+    for line in _told(placed):
+        click.echo(line)
+
+
+def _warn_of_silence(engine: Engine, placed: list[Queued | DeadLettered]) -> None:
+    with engine.store.reading() as tx:
+        rows = [tx.task(one.task) for one in placed if isinstance(one, Queued)]
+    if silent := [str(row.id) for row in rows if row.state is State.QUEUED and row.published_at is None]:
+        warn(f"the broker does not answer; the fleet rings for {', '.join(silent)} when it is back")
+
+
+def _placed(placed: list[Queued | DeadLettered]) -> list[dict[str, Any]]:
+    """Return what became of a queue, for programs. why: of a dead letter."""
+    return [
+        {"task": one.task, "instance": one.instance, "why": None}
+        if isinstance(one, Queued)
+        else {"task": one.task, "instance": None, "why": one.why}
+        for one in placed
+    ]
+
+
+def _told(placed: list[Queued | DeadLettered]) -> list[str]:
+    """Return what became of a queue, for people."""
+    return [
+        f"Task {one.task} went to {one.instance}: {explain.short(one.decision)}."
+        if isinstance(one, Queued)
+        else f"Task {one.task} is a dead letter: {one.why}. `forgepool tasks release {one.task}` tries again."
+        for one in placed
+    ]
 
 
 def _change(session: Session, name: str, to: InstanceState, *, as_json: bool, said: str) -> None:
@@ -205,6 +303,7 @@ def _given(
     match_labels: tuple[str, ...],
     no_match_labels: bool,
     notes: str | None,
+    host: str | None,
 ) -> dict[str, Any]:
     """Return the overrides that the options give."""
     if prompt_appendix is not None and prompt_appendix_file is not None:
@@ -215,7 +314,8 @@ def _given(
         prompt_appendix = _read(prompt_appendix_file)
     labels = list(match_labels) if match_labels or no_match_labels else None
     values = {"model": model, "prompt_appendix": prompt_appendix, "match_labels": labels, "notes": notes}
-    return {field: value for field, value in values.items() if value is not None}
+    given = {field: value for field, value in values.items() if value is not None}
+    return given if host is None else {**given, "host": None if host == ANY_HOST else host}
 
 
 def _read(file: IO[str]) -> str:
@@ -225,9 +325,15 @@ def _read(file: IO[str]) -> str:
         raise BadInput("prompt_appendix", file.name, "is not UTF-8 text") from None
 
 
-def _document(session: Session, tx: Tx, row: Instance) -> dict[str, Any]:
+def _document(
+    session: Session, tx: Tx, row: Instance, live_hosts: Collection[str | None] | None = None
+) -> dict[str, Any]:
+    """Return an instance as a JSON value. live_hosts: where workers are alive; None: they are looked for."""
     running = next((task.id for task in tx.running(row.name)), None) if row.running else None
-    return shapes.instance(row, session.settings.types, running=running, now=tx.now)
+    types = session.settings.types
+    hosts = explain.live_hosts(tx.list_instances(), tx.now) if live_hosts is None else live_hosts
+    hindered = explain.hindrance(row, types=types, live_hosts=hosts, now=tx.now)
+    return shapes.instance(row, types, running=running, now=tx.now, hindered=hindered)
 
 
 def _row(document: dict[str, Any]) -> list[str | Styled]:
@@ -238,18 +344,28 @@ def _row(document: dict[str, Any]) -> list[str | Styled]:
         str(document["running_task"] or ""),
         str(document["queued"]),
         state("alive" if document["worker"]["alive"] else "none"),
+        _where(document),
         document["model"] or "",
         ", ".join(document["match_labels"]),
         document["notes"],
     ]
 
 
-def _print(document: dict[str, Any], *, as_json: bool, said: str = "") -> None:
+def _where(document: dict[str, Any]) -> str:
+    """Return the host that serves an instance, and whether it is bound to one."""
+    bound, worker = document["host"], document["worker"]
+    serves = worker["host"] if worker["alive"] else None
+    if bound is None:
+        return serves or ""
+    return f"only {bound}" if serves in (None, bound) else f"{serves}, only {bound} may"
+
+
+def _print(document: dict[str, Any], *, as_json: bool, said: str = "", also: Iterable[str] = ()) -> None:
     if as_json:
         print_json(document)
         return
-    if said:
-        click.echo(said)
+    for line in (said, *also) if said else ():
+        click.echo(line)
     worker = document["worker"]
     origin = {"instance": "its own", "type": "from the type", "agent": "the agent's default"}
     fields(
@@ -259,7 +375,9 @@ def _print(document: dict[str, Any], *, as_json: bool, said: str = "") -> None:
             "state": state(document["state"]),
             "running": f"task {document['running_task']}" if document["running_task"] else "",
             "queued": document["queued"],
+            "host": f"only {document['host']}" if document["host"] else "any",
             "worker": f"alive: {worker['holder']}" if worker["alive"] else _absent(worker),
+            "works": "no: {why}; {remedy}".format(**hindered) if (hindered := document["hindrance"]) else "",
             "model": _with(document["model"], origin[document["model_from"]]),
             "labels": _with(", ".join(document["match_labels"]), origin[document["match_labels_from"]]),
             "appendix": document["prompt_appendix"],

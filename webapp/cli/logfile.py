@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pool.errors import ForgepoolError
+from pool.states import LIVE
 from pool.store import Store, check_task_id
 from webapp.cli.output import examples, safe
 from webapp.cli.session import Session, pass_session
@@ -56,7 +57,7 @@ def _chunks(store: Store, number: int, path: Path, *, tail: int | None, follow: 
     position = _start(path, tail)
     while True:
         # Asked before the file is read: what the agent wrote last is there when its task has ended.
-        is_over = not follow or _state_is_final(store, number)
+        is_over = not follow or not _is_live(store, number)
         if path.exists():
             with path.open("rb") as file:
                 if position > path.stat().st_size:
@@ -84,9 +85,9 @@ def _state(store: Store, number: int) -> str:
         return tx.task(number).state
 
 
-def _state_is_final(store: Store, number: int) -> bool:
+def _is_live(store: Store, number: int) -> bool:
     with store.reading() as tx:
-        return tx.task(number).state.is_final
+        return tx.task(number).state in LIVE
 
 
 def _hint(state: str) -> str:

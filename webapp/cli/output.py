@@ -23,7 +23,7 @@ NARROW = 8  #: what a column needs to be readable
 
 STYLES = {
     **dict.fromkeys(("succeeded", "active", "alive", "accepted", "ok"), "green"),
-    **dict.fromkeys(("failed", "timed_out", "error", "refused", "fail"), "red"),
+    **dict.fromkeys(("failed", "timed_out", "dead_lettered", "error", "refused", "fail"), "red"),
     **dict.fromkeys(("queued", "paused", "draining", "interrupted", "none", "warn"), "yellow"),
     **dict.fromkeys(("cancelled", "superseded", "ignored", "duplicate", "removed"), "bright_black"),
     "running": "cyan",
@@ -89,7 +89,10 @@ def _plain_json(value: object) -> str | None:
 
 def warn(sentence: str) -> None:
     """Tell on standard error what needs attention but is no failure."""
-    click.secho(f"Warning: {sentence}", fg="yellow", err=True)
+    text = f"Warning: {safe(sentence)}"
+    if sys.stderr.isatty():
+        text = "\n".join(textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent="  "))
+    click.secho(text, fg="yellow", err=True)
 
 
 def safe(text: str, *, keep: str = "") -> str:

@@ -40,7 +40,8 @@ def _table(head: str, fields: Mapping[str, FieldInfo]) -> Iterable[str]:
 
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
-        return "*required*"
+        # What is found out on the machine is no value to print; its meaning says what it is.
+        return "-" if field.default_factory is not None else "*required*"
     return f"`{_cell(_value(field.default))}`" if field.default not in (None, "", ()) else "-"
 
 

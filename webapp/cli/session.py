@@ -12,7 +12,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pool import migrate
 from pool.errors import ConfigError, ForgepoolError, SchemaError
-from pool.store import Store
+from pool.explain import Hindrance, hindrance, live_hosts
+from pool.model import Instance
+from pool.store import Store, Tx
+from pool.store.faults import fault
 from tasks import logs
 from tasks.engine import Doorbell, Engine
 from tasks.secret_files import redacted
@@ -75,9 +78,16 @@ class Session:
                 migrate.check(store.engine)
             yield store
         except SQLAlchemyError as error:
-            raise DatabaseAway(f"the database {redacted(url)} cannot be used: {cause(error)}") from error
+            known = fault(error) if isinstance(error, DBAPIError) else None
+            remedy = f" ({known})" if known else ""
+            raise DatabaseAway(f"the database {redacted(url)} cannot be used: {cause(error)}{remedy}") from error
         finally:
             store.close()
+
+    def hindrance(self, tx: Tx, row: Instance) -> Hindrance | None:
+        """Tell what keeps an instance from working."""
+        hosts = live_hosts(tx.list_instances(), tx.now)
+        return hindrance(row, types=self.settings.types, live_hosts=hosts, now=tx.now)
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from pool.explain import Hindrance, is_served
 from pool.model import Instance, Task
 from pool.store import Receipt
 from tasks.settings import TypeSettings
@@ -33,8 +34,15 @@ def effective(row: Instance, types: Mapping[str, TypeSettings]) -> Effective:
     )
 
 
-def instance(row: Instance, types: Mapping[str, TypeSettings], *, running: int | None, now: datetime) -> dict[str, Any]:
-    """Return an instance. running: the task it runs now."""
+def instance(
+    row: Instance,
+    types: Mapping[str, TypeSettings],
+    *,
+    running: int | None,
+    now: datetime,
+    hindered: Hindrance | None = None,
+) -> dict[str, Any]:
+    """Return an instance. running: the task it runs now. hindered: what keeps it from working."""
     return {
         "name": row.name,
         "type": row.type,
@@ -42,18 +50,20 @@ def instance(row: Instance, types: Mapping[str, TypeSettings], *, running: int |
         "state": row.state,
         "running_task": running,
         "queued": row.queued,
-        "worker": {"alive": is_alive(row, now), "holder": row.worker, "until": iso(row.worker_until)},
+        "host": row.host,
+        "worker": {
+            "alive": is_served(row, now),
+            "holder": row.worker,
+            "host": row.worker_host,
+            "until": iso(row.worker_until),
+        },
+        "hindrance": hindered and asdict(hindered),
         **asdict(effective(row, types)),
         "prompt_appendix": row.prompt_appendix,
         "notes": row.notes,
         "created_at": iso(row.created_at),
         "updated_at": iso(row.updated_at),
     }
-
-
-def is_alive(row: Instance, now: datetime) -> bool:
-    """Tell whether a worker holds the lease of an instance."""
-    return row.worker_until is not None and row.worker_until > now
 
 
 def task(row: Task) -> dict[str, Any]:
@@ -72,6 +82,8 @@ def task(row: Task) -> dict[str, Any]:
         "rule": row.rule,
         "delivery": row.delivery,
         "retry_of": row.retry_of,
+        "interruptions": row.interruptions,
+        "host": row.host,
         "created_at": iso(row.created_at),
         "published_at": iso(row.published_at),
         "started_at": iso(row.started_at),
@@ -79,11 +91,40 @@ def task(row: Task) -> dict[str, Any]:
     }
 
 
-def whole_task(row: Task, *, log_path: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What is known of a task beside its row."""
+
+    earlier: tuple[Task, ...]  #: those that it repeats, oldest first
+    retried_as: int | None  #: the task that repeats it
+    hindered: Hindrance | None  #: what keeps its instance from working
+
+
+def standing(around: Around) -> dict[str, Any]:
+    """Return what a task repeats and what repeats it, and what it waits for."""
+    return {
+        "earlier_runs": [
+            {
+                "id": one.id,
+                "state": one.state,
+                "reason": one.reason,
+                "instance": one.instance,
+                "host": one.host,
+                "started_at": iso(one.started_at),
+                "finished_at": iso(one.finished_at),
+            }
+            for one in around.earlier
+        ],
+        "retried_as": around.retried_as,
+        "hindrance": around.hindered and asdict(around.hindered),
+    }
+
+
+def whole_task(row: Task, around: Around, *, log_path: str | None) -> dict[str, Any]:
     """Return everything that is known of a task."""
     return {
         **task(row),
-        "interruptions": row.interruptions,
+        **standing(around),
         "session_key": row.session_key,
         "fence": row.fence,
         "lease_until": iso(row.lease_until),

@@ -6,32 +6,31 @@ from typing import Any
 import click
 
 from pool import explain as explanation
-from pool.errors import UnknownDelivery
+from pool.errors import ForgepoolError, UnknownDelivery
 from pool.model import Task
 from pool.states import State
-from pool.store import Receipt, Store, check_task_id
+from pool.store import Receipt, Tx, check_task_id
 from tasks import dispatch
-from webapp.cli import shapes
+from tasks.engine import Engine
+from webapp.cli import shapes, taskview
 from webapp.cli.logfile import log
 from webapp.cli.output import (
     Cell,
     Column,
     Fit,
-    Styled,
     age,
-    duration,
     examples,
-    fields,
-    heading,
+    is_terminal,
     json_option,
     print_json,
     safe,
     sentence,
     state,
     table,
-    when,
+    warn,
 )
 from webapp.cli.session import Session, pass_session
+from webapp.cli.taskview import about
 
 _COLUMNS = (
     Column("ID", is_number=True),
@@ -42,6 +41,15 @@ _COLUMNS = (
     Column("AGE", is_number=True),
     Column("TITLE", Fit.CUT, is_optional=True),
 )
+_DEAD_COLUMNS = (
+    Column("ID", is_number=True),
+    Column("TYPE"),
+    Column("ABOUT", Fit.CUT_START),
+    Column("LOST", is_number=True),
+    Column("SINCE", is_number=True),
+    Column("REASON", Fit.WRAP),
+)
+_limit = click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 
 
 class TaskId(click.ParamType[int]):
@@ -63,11 +71,11 @@ def actor() -> str:
 
 
 @click.group(
-    short_help="List, show, cancel and explain tasks; read their logs.",
+    short_help="List, show, cancel, release and explain tasks; read their logs.",
     epilog=examples("forgepool tasks list --state running", "forgepool tasks log 41 --follow"),
 )
 def tasks() -> None:
-    """List, show, cancel and explain tasks, and read the logs of their agents."""
+    """List, show, cancel, release and explain tasks, and read the logs of their agents."""
 
 
 @tasks.command(
@@ -87,14 +95,14 @@ def tasks() -> None:
 @click.option("--type", "type_name", help="Only tasks of this type.")
 @click.option("--repo", metavar="OWNER/NAME", help="Only tasks in this repository.")
 @click.option("--number", type=int, help="Only tasks about this issue or pull request.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@_limit
 @json_option
 @pass_session
 def list_(session: Session, /, states: tuple[str, ...], *, as_json: bool, **filters: Any) -> None:
     """List tasks, the newest first."""
     with session.store() as store, store.reading() as tx:
         rows = tx.list_tasks(states=[State(word) for word in states], **filters)
-        now = tx.now
+        now, dead_letters = tx.now, tx.count_dead()
     if as_json:
         print_json([shapes.task(row) for row in rows])
     else:
@@ -111,6 +119,33 @@ def list_(session: Session, /, states: tuple[str, ...], *, as_json: bool, **filt
             for row in rows
         ]
         table(_COLUMNS, lines, empty="No task fits.")
+        if dead_letters and not states:
+            # They may be older than the oldest that is listed.
+            warn(f"{_counted(dead_letters)} for a person; `forgepool tasks dead` tells which and why")
+
+
+@tasks.command("dead", epilog=examples("forgepool tasks dead", "forgepool tasks release 41"))
+@_limit
+@json_option
+@pass_session
+def dead(session: Session, limit: int, *, as_json: bool) -> None:
+    """List the dead letters: tasks that nobody works on until a person releases or cancels them."""
+    with session.store() as store, store.reading() as tx:
+        rows = tx.list_tasks(states=[State.DEAD_LETTERED], limit=limit)
+        now = tx.now
+    if as_json:
+        print_json([shapes.task(row) for row in rows])
+        return
+    lines: list[list[Cell]] = [
+        [str(row.id), row.type, about(row), str(row.interruptions), age(row.finished_at, now), row.reason]
+        for row in rows
+    ]
+    table(_DEAD_COLUMNS, lines, empty="No task is a dead letter.")
+    if rows and is_terminal():
+        click.echo()
+        sentence(
+            "`forgepool tasks show ID` tells each run; `tasks release ID` tries again, `tasks cancel ID` gives up."
+        )
 
 
 @tasks.command(epilog=examples("forgepool tasks show 41", "forgepool tasks show 41 --json"))
@@ -121,12 +156,13 @@ def show(session: Session, task_id: int, *, as_json: bool) -> None:
     """Show everything that is known of a task, with its history and its evidence."""
     with session.store() as store, store.reading() as tx:
         row = tx.task(task_id)
-    log_path = session.settings.state_dir / "logs" / "tasks" / f"{row.id}.log"
-    document = shapes.whole_task(row, log_path=str(log_path) if log_path.exists() else None)
+        around = _around(session, tx, row)
+    path = session.settings.state_dir / "logs" / "tasks" / f"{row.id}.log"
+    log_path = str(path) if path.exists() else None
     if as_json:
-        print_json(document)
+        print_json(shapes.whole_task(row, around, log_path=log_path))
     else:
-        _print(row, log_path=document["log"])
+        taskview.show(row, around, log_path=log_path)
 
 
 tasks.add_command(log)
@@ -149,126 +185,104 @@ def cancel(session: Session, task_id: int, why: str, *, as_json: bool) -> None:
         click.echo(f"Task {task_id} is cancelled.")
 
 
+@tasks.command(
+    epilog=examples("forgepool tasks release 41 42", "forgepool tasks release --all --yes"),
+)
+@click.argument("task_ids", metavar="ID...", type=TaskId(), nargs=-1)
+@click.option("--all", "is_all", is_flag=True, help="Every dead letter, the oldest first.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@pass_session
+def release(session: Session, task_ids: tuple[int, ...], *, is_all: bool, yes: bool, as_json: bool) -> None:
+    """Queue dead letters again, each in its old place and with its retries given back."""
+    if is_all == bool(task_ids):
+        raise click.UsageError("give the ids of dead letters, or --all")
+    with session.engine() as engine:
+        wanted = _all_dead(engine) if is_all else list(dict.fromkeys(task_ids))
+        if is_all and wanted and not yes and not click.confirm(f"{_counted(len(wanted))}. Try again?", err=True):
+            click.echo("Nothing was changed.", err=True)
+            raise SystemExit(1)
+        answers, errors = _release(session, engine, wanted, as_json=as_json)
+    if as_json:
+        print_json(answers)
+    elif not wanted:
+        click.echo("No task is a dead letter.")
+    for error in errors[1:]:
+        click.echo("Error: " + safe(str(error)), err=True)
+    if errors:
+        raise errors[0]
+
+
+def _all_dead(engine: Engine) -> list[int]:
+    with engine.store.reading() as tx:
+        found = tx.list_tasks(states=[State.DEAD_LETTERED], limit=tx.count_dead(), newest_first=False)
+    return [row.id for row in found]
+
+
+def _release(
+    session: Session, engine: Engine, wanted: list[int], *, as_json: bool
+) -> tuple[list[dict[str, Any]], list[ForgepoolError]]:
+    """Release each; what cannot be released keeps nobody else waiting."""
+    answers: list[dict[str, Any]] = []
+    errors: list[ForgepoolError] = []
+    for task_id in wanted:
+        try:
+            again = dispatch.release(engine, task_id, by=actor())
+        except ForgepoolError as error:
+            errors.append(error)
+            answers.append({"id": task_id, "error": str(error)})
+            continue
+        answers.append({"id": task_id, "state": State.QUEUED, "instance": again.instance})
+        if not as_json:
+            click.echo(f"Task {task_id} is queued again on {again.instance}.")
+        with engine.store.reading() as tx:
+            row = tx.task(task_id)
+            hindered = _around(session, tx, row).hindered
+        if hindered is not None:
+            warn(f"nothing runs on {again.instance}: {hindered.why}; {hindered.remedy}")
+        elif row.state is State.QUEUED and row.published_at is None:
+            warn(f"the broker does not answer; task {task_id} waits until the fleet rings for it")
+    return answers, errors
+
+
 @tasks.command("explain", epilog=examples("forgepool explain 41", "forgepool tasks explain 41 --json"))
 @click.argument("task_id", metavar="ID", type=TaskId())
 @json_option
 @pass_session
 def explain(session: Session, task_id: int, *, as_json: bool) -> None:
     """Tell why a task exists, why it went to its instance, and why it is in its state."""
-    with session.store() as store:
-        row, cause = _with_cause(store, task_id)
+    with session.store() as store, store.reading() as tx:
+        row = tx.task(task_id)
+        cause, around = _receipt(tx, row), _around(session, tx, row)
     if as_json:
         print_json(
             {
                 **shapes.task(row),
+                **shapes.standing(around),
                 "decision": row.decision and row.decision.to_json(),
                 "sentences": explanation.sentences(row.decision) if row.decision else [],
                 "cause": cause and shapes.receipt(cause),
             }
         )
-        return
-    click.echo(f"Task {row.id}: {row.request.kind} {about(row)}")
-    heading("Why it exists")
-    sentence(_origin(row, cause), indent="  ")
-    if row.decision is not None:
-        heading(f"Why {row.instance}")
-        for line in explanation.sentences(row.decision):
-            sentence(line, indent="  ")
-    heading(f"Why {row.state}")
-    sentence(_reason(row), indent="  ")
+    else:
+        taskview.tell(row, around, cause)
 
 
-def about(row: Task) -> str:
-    """Return what a task is about, as people write it."""
-    return f"{row.request.repo}#{row.request.number}"
+def _receipt(tx: Tx, row: Task) -> Receipt | None:
+    try:
+        return None if row.delivery is None else tx.delivery(row.delivery)
+    except UnknownDelivery:
+        return None
 
 
-def _with_cause(store: Store, task_id: int) -> tuple[Task, Receipt | None]:
-    with store.reading() as tx:
-        row = tx.task(task_id)
-        try:
-            return row, None if row.delivery is None else tx.delivery(row.delivery)
-        except UnknownDelivery:
-            return row, None
-
-
-def _origin(row: Task, cause: Receipt | None) -> str:
-    if row.retry_of is not None:
-        return f"It repeats task {row.retry_of}, whose run was lost{f'; rule {row.rule}' if row.rule else ''}."
-    if cause is not None:
-        what = " ".join(word for word in (cause.event_type, cause.action) if word)
-        sender = f" by {cause.sender}" if cause.sender else ""
-        return f"Delivery {cause.id} ({what}{sender}) met the rule {row.rule}: {cause.reason}."
-    if row.delivery is not None:
-        return f"Delivery {row.delivery} met the rule {row.rule}; its receipt is gone."
-    return f"It was dispatched by {next((event.by for event in row.history), 'hand')}."
-
-
-def _reason(row: Task) -> str:
-    if row.reason:
-        # A name at the beginning stays as it is.
-        begins_with_word = row.reason.split(maxsplit=1)[0].isalpha()
-        text = row.reason[0].upper() + row.reason[1:] if begins_with_word else row.reason
-        return text.rstrip(".") + "."
-    if row.state is State.QUEUED:
-        return f"It waits for its turn on {row.instance}."
-    if row.cancel_requested_at is not None:
-        return "Its agent has been asked to stop."
-    return f"{row.instance} has worked on it since {when(row.started_at)}."
-
-
-def _print(row: Task, *, log_path: str | None) -> None:
-    request = row.request
-    fields(
-        {
-            "task": row.id,
-            "state": state(row.state),
-            "reason": row.reason,
-            "type": row.type,
-            "instance": row.instance,
-            "why there": explanation.short(row.decision) if row.decision else "",
-            "kind": request.kind,
-            "about": about(row),
-            "title": request.title,
-            "address": request.url,
-            "labels": ", ".join(request.labels),
-            "branch": request.branch,
-            "base": request.base,
-            "commit": request.head_sha,
-            "caused by": _cause(row),
-            "retry of": row.retry_of,
-            "session": row.session_key,
-            "created": when(row.created_at),
-            "published": when(row.published_at),
-            "started": when(row.started_at),
-            "finished": when(row.finished_at),
-            "log": log_path,
-        }
+def _around(session: Session, tx: Tx, row: Task) -> shapes.Around:
+    home = tx.find_instance(row.instance) if row.instance and row.state is State.QUEUED else None
+    return shapes.Around(
+        earlier=tuple(tx.lineage(row.id)[:-1]),
+        retried_as=tx.retried_as(row.id),
+        hindered=None if home is None else session.hindrance(tx, home),
     )
-    for title, text in (("Text", request.body), ("Detail", request.detail)):
-        if text:
-            heading(title)
-            sentence(text, indent="  ")
-    _print_evidence(row)
-    heading("History")
-    for event in row.history:
-        why = f": {event.why}" if event.why else ""
-        click.echo(f"  {when(event.at)}  {safe(f'{event.event} by {event.by}{why}')}")
 
 
-def _cause(row: Task) -> str:
-    if row.delivery is None:
-        return "hand"
-    return f"delivery {row.delivery}, rule {row.rule}"
-
-
-def _print_evidence(row: Task) -> None:
-    if row.evidence is None:
-        return
-    heading("Evidence")
-    shown: dict[str, str | Styled] = {}
-    for name, value in row.evidence.to_json().items():
-        if value not in (None, "", (), []):
-            words = "; ".join(value) if name == "notes" else duration(value) if name == "duration_s" else str(value)
-            shown[name.removesuffix("_s").replace("_", " ")] = words
-    fields({f"  {name}": value for name, value in shown.items()})
+def _counted(dead_letters: int) -> str:
+    return "1 dead letter waits" if dead_letters == 1 else f"{dead_letters} dead letters wait"

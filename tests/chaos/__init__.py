@@ -1,0 +1,1 @@
+"""The kill matrix, and that its checks are alive."""
