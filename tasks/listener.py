@@ -3,7 +3,11 @@
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from celery.worker.consumer.control import Control
 from celery.worker.consumer.tasks import Tasks
+
+#: What stands in for the steps of these names.
+OURS = {"Tasks": "tasks.listener:Listen", "Control": "tasks.listener:RemoteControl"}
 
 
 class Listener(Consumer):  # type: ignore[misc] # celery has no annotations
@@ -19,7 +23,7 @@ class Listener(Consumer):  # type: ignore[misc] # celery has no annotations
         """The steps of Celery's own consumer, with another way to begin to consume."""
 
         default_steps = tuple(
-            "tasks.listener:Listen" if step.endswith(":Tasks") else step
+            OURS.get(step.rpartition(":")[2], step)
             for step in Consumer.Blueprint.default_steps
             # For messages with a countdown, which a doorbell never has. It would bring Celery's own Tasks back, too.
             if not step.endswith(":DelayedDelivery")
@@ -38,3 +42,9 @@ class Listen(Tasks):  # type: ignore[misc] # celery has no annotations
         """Refuse: it is for messages that wait for their acknowledgement, and quorum queues do not know it."""
         del c
         return False
+
+
+class RemoteControl(Control):  # type: ignore[misc] # celery has no annotations
+    """Celery's own. What a step requires is started with it: that one would start Celery's Tasks beside ours."""
+
+    requires = (Listen,)

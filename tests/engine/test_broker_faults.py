@@ -178,6 +178,11 @@ def test_a_run_longer_than_the_broker_waits_for_an_acknowledgement_is_neither_lo
     assert _began(house) == tasks
 
 
+def _consumers(house: House) -> list[bool]:
+    assert isinstance(house.broker, brokers.RabbitMqHost)
+    return house.broker.consumers("dev-alpha")
+
+
 @brokers.only("rabbitmq", why="other brokers have one kind of queue")
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 def test_queues_are_of_the_kind_that_the_virtual_host_prescribes(tmp_path: Path, kind: str) -> None:
@@ -188,7 +193,9 @@ def test_queues_are_of_the_kind_that_the_virtual_host_prescribes(tmp_path: Path,
         house.add("dev-alpha")
         worker = house.start_worker("dev-alpha")
         ended = [house.wait_for(house.dispatch(number, "say:done")) for number in (1, 2)]
-        queues, consumers = house.broker.queues(), house.broker.consumers("dev-alpha")
+        queues = house.broker.queues()
+        # The node's statistics follow some seconds later.
+        consumers = wait_until(lambda: _consumers(house), 30)
 
         assert [task.state for task in ended] == [State.SUCCEEDED] * 2
         assert worker.poll() is None
