@@ -126,7 +126,7 @@ class House(AbstractContextManager["House"]):
         """Note these signals from now on: SIGHUP as the wish for the installed version, others as that for the end."""
         for number in numbers:
             # Whoever started us with `nohup` wants it ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
