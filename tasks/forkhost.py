@@ -68,7 +68,8 @@ class Host:
         self._control = control
         self._unread = b""
         self._tickets: dict[int, int] = {}  # by pid
-        self._asked = 0  # times that we were asked to end
+        self._signals = 0  # times that we were asked to end
+        self._is_orphan = False
         self._passed = 0  # times that the workers were
         self._wake, self._woken = os.pipe()
         for end in (self._wake, self._woken):
@@ -79,6 +80,14 @@ class Host:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
+
+    @property
+    def _asked(self) -> int:
+        """How often we were asked to end. The death of the fleet asks twice, by the tether and by end-of-file.
+
+        In either order that is one request: a second one would hurry the workers.
+        """
+        return max(self._signals, int(self._is_orphan))
 
     def serve(self) -> str | None:
         """Obey until the fleet is gone and every worker has ended: None. In a forked worker: its instance."""
@@ -105,8 +114,7 @@ class Host:
             data = b""
         if not data:
             self._selector.unregister(self._control)
-            # The death of the fleet reaches us twice, by the tether too; a second request would hurry the workers.
-            self._asked = max(self._asked, 1)
+            self._is_orphan = True
         *lines, self._unread = (self._unread + data).split(b"\n")
         yield from map(json.loads, lines)
 
@@ -177,7 +185,7 @@ class Host:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._asked += number != signal.SIGCHLD
+        self._signals += number != signal.SIGCHLD
 
 
 def work(instance: str) -> int:

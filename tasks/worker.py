@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import billiard.pool
 import structlog
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
@@ -37,6 +38,11 @@ EX_TEMPFAIL, EX_USAGE, EX_CONFIG = 75, 64, 78
 HEARTBEAT_S = 15
 #: Seconds between two requests to the agent of a worker that ends: it may claim a last task after the first one.
 ASK_AGAIN_S = 1.0
+
+
+# A pool process that ends waits for its worker to have read its results, for half a minute; one that was forked in the
+# moment of the stop waits in vain. A second will do: the end of a run is in the database by then. No setting does that.
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
 
 @functools.cache
