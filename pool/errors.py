@@ -152,6 +152,54 @@ class CheckoutError(ForgepoolError):
     """The checkout for the task could not be made ready."""
 
 
+# --- the forge's REST interface ------------------------------------------------------------------
+
+
+class ForgeError(ForgepoolError):
+    """The forge did not do what it was asked for."""
+
+    def __init__(self, message: str, *, call: str = "", status: int | None = None) -> None:
+        """`call`: method and path, without secrets. `status`: of the answer; None: there was none."""
+        self.call, self.status = call, status
+        super().__init__(message)
+
+
+class ForgeUnavailable(ForgeError):
+    """The forge does not answer, or not now: the call may succeed later. Whether it was carried out is not known."""
+
+
+class NotThere(ForgeError):
+    """What was asked for is not on the forge, or not for this account (404, 410)."""
+
+
+class NotAllowed(ForgeError):
+    """The account may not do that, its token is not accepted, or the repository takes nothing (401, 403, 413, 423)."""
+
+
+class NotAccepted(ForgeError):
+    """The forge understood the call and does not accept it as it is (400, 409, 412, 422)."""
+
+
+class StillChecking(ForgeError):
+    """The pull request cannot be merged now: the forge still checks it, or it conflicts; time tells which (405)."""
+
+
+class MergeConflict(ForgeError):
+    """The pull request conflicts with its base (409)."""
+
+
+class StaleHead(ForgeError):
+    """The head is not the commit that was to be merged: somebody pushed (409)."""
+
+
+class BaseMoved(ForgeError):
+    """The base moved while the forge was merging (409)."""
+
+
+class MergeProtected(ForgeError):
+    """The rules of the branch, or the settings of the repository, forbid the merge (405)."""
+
+
 # --- the door ------------------------------------------------------------------------------------
 
 

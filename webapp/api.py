@@ -26,7 +26,7 @@ from pool.states import State
 from pool.store import check_task_id
 from tasks import dispatch
 from tasks.engine import Engine
-from webapp.payload import Node, load_object
+from tasks.payload import Node, load_object
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from pool.errors import BadSignature, ConfigError, Malformed, NotJson, Unsigned
-from webapp.payload import Node, load_object, or_none
+from tasks.payload import Node, load_object, or_none
 
 #: Header and what stands before the hex digits, in order of precedence: the first that is present decides.
 #: Forgejo sends all four, empty when the webhook has no secret (services/webhook/shared/payloader.go).
