@@ -116,6 +116,24 @@ class StaleTask(ForgepoolError):
         super().__init__(f"task {task_id} cannot {move}: it is {state or 'held by somebody else'}")
 
 
+class UnknownMerge(ForgepoolError):
+    """There is no merge with that id."""
+
+    def __init__(self, merge: object) -> None:
+        """Keep the id that was asked for."""
+        self.merge = merge
+        super().__init__(f"there is no merge {merge}; `forgepool merges list --all` shows the ids")
+
+
+class StaleMerge(ForgepoolError):
+    """The merge is no longer where this change may be made: somebody was first."""
+
+    def __init__(self, merge: int, state: str) -> None:
+        """`state`: where it is now."""
+        self.merge, self.state = merge, state
+        super().__init__(f"merge {merge} is {state}: somebody was first")
+
+
 class LeaseHeld(ForgepoolError):
     """Another live worker consumes this queue."""
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from pool.errors import BadInput
+from pool.lanes import MergeStep
 from pool.states import InstanceState, State
 
 #: No dots: some Celery transports give a dot in a queue name a meaning of its own.
@@ -55,7 +56,9 @@ class Kind(StrEnum):
     REVIEW = "review"
     ADDRESS_REVIEW = "address-review"
     FIX_CI = "fix-ci"
-    MERGE = "merge"
+    REBASE = "rebase"
+    RESOLVE = "resolve"  # a conflict that rebases did not settle
+    MERGE = "merge"  # one link of a chain that merges; no agent's task
     CUSTOM = "custom"  # a person's own words, by `forgepool dispatch`
 
     @property
@@ -80,6 +83,9 @@ class Request:
     head_sha: str | None = None  #: commit the event speaks of
     url: str = ""  #: the issue or pull request, for people
     sender: str = ""  #: login of whoever caused it
+    merge: int | None = None  #: the entry of the lane, for a link of the chain that merges
+    link: int | None = None  #: which link of that entry's chain, counted from 1
+    step: MergeStep | None = None  #: what that link does
 
     def __post_init__(self) -> None:
         """Refuse what no worker could run, naming the field."""
@@ -88,6 +94,12 @@ class Request:
             raise BadInput("request.number", self.number, "use the number of an issue or pull request, 1 or more")
         for name in ("branch", "base"):
             _check_branch(f"request.{name}", getattr(self, name))
+        for name in ("merge", "link"):
+            count = getattr(self, name)
+            if count is not None and (
+                not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_ID
+            ):
+                raise BadInput(f"request.{name}", count, "use a number, 1 or more")
         if self.head_sha is not None and not re.fullmatch(r"[0-9a-f]{7,64}", self.head_sha):
             raise BadInput("request.head_sha", self.head_sha, "use 7 to 64 hexadecimal digits")
 
@@ -110,11 +122,19 @@ class Request:
         for name in ("repo", "number"):
             if name not in value:
                 raise BadInput(f"request.{name}", None, "is required")
-        for name in known - {"kind", "number", "labels"}:
+        for name in known - {"kind", "number", "labels", "merge", "link"}:
             if not isinstance(value.get(name, ""), str | None):
                 raise BadInput(f"request.{name}", value[name], "use text")
         labels = check_labels("request.labels", value.get("labels", ()))
-        return cls(**{**value, "kind": kind, "labels": labels})
+        step = value.get("step")
+        return cls(**{**value, "kind": kind, "labels": labels, "step": None if step is None else _step(step)})
+
+
+def _step(value: str) -> MergeStep:
+    try:
+        return MergeStep(value)
+    except ValueError:
+        raise BadInput("request.step", value, "use one of " + ", ".join(MergeStep)) from None
 
 
 def _check_branch(field_name: str, value: str | None) -> None:

@@ -58,9 +58,9 @@ class Moment(TypeDecorator[datetime]):
 
 
 #: SQLite's own rowid on SQLite, eight bytes elsewhere.
-_Id = BigInteger().with_variant(Integer, "sqlite")
+Id = BigInteger().with_variant(Integer, "sqlite")
 #: SQL NULL for None, not the JSON word null, so that "is null" works.
-_Json = JSON(none_as_null=True)
+Json = JSON(none_as_null=True)
 #: Names in the order of Python and SQLite, whatever the locale of a PostgreSQL database: the rotation follows it.
 _Name = String(63).with_variant(String(63, collation="C"), "postgresql")
 
@@ -79,7 +79,7 @@ instances = Table(
     Column("type", _Name, nullable=False),
     Column("model", Text),
     Column("prompt_appendix", Text),
-    Column("match_labels", _Json),
+    Column("match_labels", Json),
     # '*' inherits the type's labels, else the sorted JSON list: few distinct values, so that selection can
     # skip from one to the next instead of reading every instance.
     Column("label_key", Text, nullable=False, server_default="*"),
@@ -119,7 +119,7 @@ instances = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("delivery_id", String(255)),
     Column("received_at", Moment, nullable=False),
     Column("source", String(16), nullable=False),
@@ -131,13 +131,13 @@ deliveries = Table(
     Column("remote", String(64)),
     Column("signed", Boolean, nullable=False),
     Column("fingerprint", String(64)),
-    Column("headers", _Json),
+    Column("headers", Json),
     Column("body", LargeBinary),
     Column("verdict", String(16), nullable=False),
     Column("status", Integer, nullable=False),
     Column("rule", String(64)),
     Column("reason", Text, nullable=False),
-    Column("duplicate_of", _Id),
+    Column("duplicate_of", Id),
     Index("ix_deliveries_received_at", "received_at"),
     # Only what was accepted makes a later one a duplicate: what was ignored or failed may be sent again.
     Index(
@@ -174,7 +174,7 @@ _LEFT = text("agent_pid IS NOT NULL AND finished_at IS NOT NULL")
 tasks = Table(
     "tasks",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     # Place in the queue: the task's own id, or that of the task it retries.
     Column("position", BigInteger, nullable=False),
     Column("type", String(63), nullable=False),
@@ -185,15 +185,15 @@ tasks = Table(
     Column("number", BigInteger, nullable=False),
     Column("head_sha", String(64)),
     Column("session_key", String(400), nullable=False),
-    Column("request", _Json, nullable=False),
+    Column("request", Json, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
     Column("rule", String(64)),
-    Column("delivery", _Id, ForeignKey("deliveries.id", ondelete="SET NULL")),
-    Column("retry_of", _Id),
+    Column("delivery", Id, ForeignKey("deliveries.id", ondelete="SET NULL")),
+    Column("retry_of", Id),
     # Runs lost to the machinery so far, this one not counted; the agent is not charged for them.
     Column("interruptions", Integer, nullable=False, server_default="0"),
-    Column("decision", _Json),
-    Column("evidence", _Json),
+    Column("decision", Json),
+    Column("evidence", Json),
     Column("fence", BigInteger),
     Column("created_at", Moment, nullable=False),
     Column("published_at", Moment),
@@ -207,6 +207,8 @@ tasks = Table(
     Column("host", Text),
     Column("agent_pid", Integer),
     Column("agent_started", Float),
+    # Whether an agent ran for it at all: only that counts towards a cap.
+    Column("agent_ran", Boolean, nullable=False, server_default=false()),
     Index("ix_tasks_queue", "instance", "position", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
     Index("uq_tasks_running", "instance", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     Index("ix_tasks_session", "session_key", "id", sqlite_where=_LIVE, postgresql_where=_LIVE),
@@ -238,8 +240,8 @@ is_unsigned = deliveries.c.signed == false()
 task_events = Table(
     "task_events",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("task", _Id, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("task", Id, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
     Column("at", Moment, nullable=False),
     Column("event", String(32), nullable=False),
     Column("by", Text, nullable=False),
@@ -255,13 +257,13 @@ subjects = Table(
     Column("repo", String(255), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("is_pull", Boolean, nullable=False),
-    Column("assignees", _Json),
+    Column("assignees", Json),
     Column("author", String(255)),
     Column("head_sha", String(64)),
     Column("head_ref", Text),
     Column("title", Text, nullable=False, server_default=""),
     Column("url", Text, nullable=False, server_default=""),
-    Column("labels", _Json),
+    Column("labels", Json),
     Column("state", String(16), nullable=False),
     Column("updated_at", Moment),
     Index("ix_subjects_head", "repo", "head_sha", "number"),
@@ -273,7 +275,7 @@ sessions = Table(
     Column("key", String(400), primary_key=True),
     Column("session_id", Text, nullable=False),
     Column("instance", String(63), nullable=False),
-    Column("task", _Id, nullable=False),
+    Column("task", Id, nullable=False),
     Column("updated_at", Moment, nullable=False),
 )
 

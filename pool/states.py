@@ -49,6 +49,7 @@ class Move(StrEnum):
     INTERRUPT = "interrupt"
     CANCEL = "cancel"
     SUPERSEDE = "supersede"
+    WITHDRAW = "withdraw"  # at its turn, facts read anew made it pointless; no agent was started
     REJECT = "reject"  # it can never run: no instance, or a request that does not validate
     BURY = "bury"  # its instance was taken away and nobody else can take it
     RELEASE = "release"  # a person wants a dead letter tried again
@@ -61,8 +62,10 @@ STEPS: dict[Move, Step] = {
     Move.TIME_OUT: _step(State.RUNNING, to=State.TIMED_OUT),
     Move.INTERRUPT: _step(State.RUNNING, to=State.INTERRUPTED),
     Move.CANCEL: _step(State.QUEUED, State.RUNNING, State.DEAD_LETTERED, to=State.CANCELLED),
-    # Only ever a waiting task: newer facts never stop an agent in the middle of its work.
+    # Only ever a waiting task: newer facts never stop an agent in the middle of its work. WITHDRAW is made by the run
+    # itself, before it has an agent.
     Move.SUPERSEDE: _step(State.QUEUED, State.DEAD_LETTERED, to=State.SUPERSEDED),
+    Move.WITHDRAW: _step(State.RUNNING, to=State.SUPERSEDED),
     Move.REJECT: _step(State.QUEUED, to=State.FAILED),
     Move.BURY: _step(State.QUEUED, to=State.DEAD_LETTERED),
     Move.RELEASE: _step(State.DEAD_LETTERED, to=State.QUEUED),

@@ -13,6 +13,7 @@ from pool.model import check_labels, check_name, check_repo
 from tasks import presets
 from tasks.config_errors import PREFIX
 from tasks.environment import check_allowed
+from tasks.forge_values import MergeStyle
 
 #: Settings that may carry a password: by environment, each also as NAME_FILE.
 SECRETS = ("webhook_secret", "operator_token", "database_url", "broker_url", "flower_password")
@@ -78,6 +79,7 @@ Repo = Annotated[str, _sentence(_repo_or_all, "repos")]
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 Days = Annotated[float, Field(ge=0, le=36500)]
 Address = Annotated[str, _sentence(_address, "listen")]
+Cap = Annotated[int, Field(ge=1, le=1000)]
 
 
 class TypeSettings(BaseModel):
@@ -110,6 +112,9 @@ class TypeSettings(BaseModel):
     time_limit_s: Annotated[Seconds, Field(description="wall-clock limit of one run")] = 4 * 3600
     silence_limit_s: Annotated[Seconds | None, Field(description="limit without any output; 0 turns it off")] = 30 * 60
     grace_s: Annotated[Seconds, Field(description="time between SIGTERM and SIGKILL of an agent")] = 10
+    prompts: Annotated[
+        Path | None, Field(description="folder with templates KIND.j2 in place of the built-in ones")
+    ] = None
     pass_env: Annotated[
         tuple[str, ...],
         _sentence(check_allowed, "pass_env"),
@@ -187,6 +192,43 @@ class ServiceSettings(BaseSettings):
     flower_listen: Annotated[Address, Field(description='address of Flower; "" turns it off')] = "127.0.0.1:5555"
     max_body_bytes: Annotated[int, Field(ge=1024, le=100 * MIB, description="largest delivery that is read")] = 10 * MIB
     merge_type: Annotated[TypeName, Field(description="type that merges approved pull requests")] = "boss"
+    review_type: Annotated[
+        TypeName,
+        Field(description="type that is asked to review what an agent wrote; one that is not described: nobody"),
+    ] = "reviewer"
+    report_type: Annotated[
+        str, Field(description="type whose account reads the forge, reports and asks; default: merge_type")
+    ] = ""
+    merge_style: Annotated[
+        MergeStyle, Field(description="how the forge merges: merge, rebase, rebase-merge, squash")
+    ] = MergeStyle.MERGE
+    merge_wait_s: Annotated[Seconds, Field(description="how long a merge waits for checks before it is refused")] = 7200
+    settle_s: Annotated[
+        Seconds,
+        Field(description="a pull request that cannot be merged for this time conflicts; before, it is checked"),
+    ] = 30
+    delete_branches: Annotated[bool, Field(description="delete the head branch of what was merged")] = True
+    ci_grace_s: Annotated[
+        Annotated[float, Field(ge=0, le=86400)],
+        Field(description="a head without any check for this time has none; before, one may still report"),
+    ] = 60
+    forge_poll_s: Annotated[
+        Annotated[float, Field(ge=0, le=86400)],
+        Field(description="pause between two rounds of asking the forge for what no webhook told; 0: never"),
+    ] = 300
+    forge_rate: Annotated[
+        Annotated[float, Field(gt=0, le=1000)], Field(description="calls a second that one process makes to the forge")
+    ] = 5
+    max_review_rounds: Annotated[Cap, Field(description="requests for changes before a person is asked")] = 3
+    max_fix_ci: Annotated[Cap, Field(description="repairs of failed checks before a person is asked")] = 3
+    max_rebases: Annotated[
+        Cap, Field(description="tries to make it mergeable before a person is asked; the last is merge_type's")
+    ] = 3
+    max_tries: Annotated[Cap, Field(description="runs that failed at one thing before a person is asked")] = 3
+    max_chain: Annotated[Cap, Field(description="tasks for one issue since a person acted before one is asked")] = 30
+    max_tasks_per_day: Annotated[
+        Cap, Field(description="tasks for one issue within a day before a person is asked")
+    ] = 40
     one_conversation: Annotated[
         bool, Field(description="a task follows a live task of the same session to its instance")
     ] = True
@@ -209,6 +251,9 @@ class ServiceSettings(BaseSettings):
     keep_logs_days: Annotated[
         Days, Field(description="how long logs, prompts and what dead runs left behind are kept; 0: for ever")
     ] = 30
+    checkouts_bytes: Annotated[
+        int, Field(ge=0, description="disk for all checkouts of one host; the longest unused go first; 0: no bound")
+    ] = 0
     log_bytes: Annotated[int, Field(ge=1024, description="largest log of one run; the rest is counted, not kept")] = (
         64 * MIB
     )

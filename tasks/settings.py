@@ -76,6 +76,10 @@ class Settings(BaseModel):
                     f"types.{name}.forge_user = {settings.forge_user!r}: types.{other} has it already; "
                     "a forge lets nobody review his own pull request, so each type needs an account of its own"
                 )
+        if (report := self.service.report_type) and report not in self.types:
+            problems.append(
+                f"service.report_type = {report!r}: not among the types; known: {', '.join(sorted(self.types))}"
+            )
         return problems + self._bad_git_url()
 
     def _bad_git_url(self) -> list[str]:
@@ -148,6 +152,11 @@ class Settings(BaseModel):
     def types_by_login(self) -> dict[str, str]:
         """Map the lower-cased forge login of each type to its name."""
         return {settings.forge_user.lower(): name for name, settings in self.types.items()}
+
+    @property
+    def report_type(self) -> str:
+        """The type whose account reads the forge, reports and asks."""
+        return self.service.report_type or self.service.merge_type
 
     def allows(self, repo: str) -> bool:
         """Tell whether a repository is on the allow-list. Forgejo's names do not differ by case."""

@@ -59,7 +59,17 @@ def to_instance(row: Row[Any]) -> Instance:
     )
 
 
-_NOT_IN_TASK = {"position", "kind", "repo", "number", "head_sha", "cancel_by", "agent_pid", "agent_started"}
+_NOT_IN_TASK = {
+    "position",
+    "kind",
+    "repo",
+    "number",
+    "head_sha",
+    "cancel_by",
+    "agent_pid",
+    "agent_started",
+    "agent_ran",
+}
 TASK_COLUMNS = tuple(c for c in tasks.c if c.name not in _NOT_IN_TASK)
 
 

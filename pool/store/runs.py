@@ -125,7 +125,9 @@ class RunVerbs(RetryVerbs):
 
     def note_agent(self, task: int, *, fence: int, pid: int, started: float) -> None:
         """Remember the agent's process, so that an orphan can be told from a stranger with the same pid."""
-        self.connection.execute(RENEW, {"run": task, "held": fence, "agent_pid": pid, "agent_started": started})
+        self.connection.execute(
+            RENEW, {**_AGENT_RAN, "run": task, "held": fence, "agent_pid": pid, "agent_started": started}
+        )
 
     def finish(
         self, task_id: int, move: Move, *, fence: int, evidence: Evidence, why: str, agent_is_gone: bool = True
@@ -146,7 +148,7 @@ class RunVerbs(RetryVerbs):
         self._move(task_id, move, by=task.instance, why=why, fence=fence, values=values)
         if move in {Move.SUCCEED, Move.FAIL} and evidence.session_id and not Kind(task.kind).starts_fresh:
             self.keep_session(task.session_key, evidence.session_id, instance=task.instance, task=task_id)
-        elif move not in {Move.SUCCEED, Move.FAIL}:
+        elif move not in {Move.SUCCEED, Move.FAIL, Move.WITHDRAW}:
             # A conversation that was cut off in the middle misleads whoever resumes it.
             self.drop_session(task.session_key)
 
@@ -191,6 +193,7 @@ class RunVerbs(RetryVerbs):
 
 # --- the statements, built once ----------------------------------------------------------------------
 
+_AGENT_RAN = {"agent_ran": True}
 _THIS_RUN = (tasks.c.id == bindparam("run"), is_running, tasks.c.fence == bindparam("held"))
 
 CANCELLED_BY = select(tasks.c.cancel_requested_at, tasks.c.cancel_by, tasks.c.session_key).where(

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, CursorResult, Integer, bindparam, delete, 
 from pool.schema import has_left_an_agent, instances, is_queued, is_running, leases, repairs, tasks
 from pool.states import InstanceState, State
 from pool.store.retention import RetentionVerbs
-from pool.store.runs import RunVerbs
+from pool.store.watch import WatchVerbs
 
 #: A lease that ends further ahead than this many lengths was written before the clock was put back.
 IMPLAUSIBLE = 2
@@ -72,7 +72,7 @@ class RepairCount:
     last_count: int  #: at that time
 
 
-class UpkeepVerbs(RunVerbs, RetentionVerbs):
+class UpkeepVerbs(WatchVerbs, RetentionVerbs):
     """Statements of the reconciler."""
 
     # --- leases of the deployment -------------------------------------------------------------

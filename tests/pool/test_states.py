@@ -21,6 +21,7 @@ LEGAL = {
     (Move.CANCEL, State.DEAD_LETTERED): State.CANCELLED,
     (Move.SUPERSEDE, State.QUEUED): State.SUPERSEDED,
     (Move.SUPERSEDE, State.DEAD_LETTERED): State.SUPERSEDED,
+    (Move.WITHDRAW, State.RUNNING): State.SUPERSEDED,
     (Move.REJECT, State.QUEUED): State.FAILED,
     (Move.BURY, State.QUEUED): State.DEAD_LETTERED,
     (Move.RELEASE, State.DEAD_LETTERED): State.QUEUED,
