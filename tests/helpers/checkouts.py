@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.workdir import Account, Checkout, git_environment, prepare
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 REPO = "me/app"
 

@@ -16,7 +16,7 @@ from tasks import askpass
 from tasks.git import Account, Git, git_environment
 from tests.helpers.checkouts import REPO, Place
 from tests.helpers.waiting import wait_until
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 
 @pytest.fixture

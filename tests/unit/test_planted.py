@@ -11,7 +11,7 @@ from pool.errors import CheckoutError
 from tasks import workdir
 from tasks.git import Git
 from tests.helpers.checkouts import REPO, Place
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from werkzeug.wrappers import Request, Response
 from tests.helpers.checkouts import REPO
 from tests.helpers.deliveries import REAL
 from webapp import events
-from webapp.demo.bare import MergeConflict
-from webapp.demo.forge import Sent, StandInForge, Unprocessable
-from webapp.demo.shapes import encode, headers
+from webapp.standin.bare import MergeConflict
+from webapp.standin.forge import Sent, StandInForge, Unprocessable
+from webapp.standin.shapes import encode, headers
 
 SECRET = b"a secret of the hook"
 

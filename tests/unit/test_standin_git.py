@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.checkouts import REPO, Place
 from tests.helpers.waiting import wait_until
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 
 @pytest.fixture

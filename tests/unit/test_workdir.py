@@ -11,7 +11,7 @@ import pytest
 from pool.errors import CheckoutError
 from tasks import workdir
 from tests.helpers.checkouts import REPO, Place
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pool.store import Store, utc_now
 from tasks.settings import SOCKET_PATH_BYTES, Settings
 from webapp.chaos.evidence import Request, Row, Run, Trace, read_tasks
 from webapp.chaos.sender import Persistent, Posted
-from webapp.demo.tracker import Tracker
+from webapp.standin.tracker import Tracker
 from webapp.up import House
 
 REPO = "acme/widgets"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import httpx
 
 from webapp.chaos.evidence import Request
-from webapp.demo.sender import TIMEOUT_S, Sent
-from webapp.demo.shapes import headers
+from webapp.standin.sender import TIMEOUT_S, Sent
+from webapp.standin.shapes import headers
 
 PAUSE_S = 0.2  #: between two attempts
 GIVE_UP_S = 60.0

@@ -1,1 +1,1 @@
-"""A stand-in for Forgejo: real git repositories and real deliveries, without a server to install."""
+"""What `forgepool demo` plays on the stand-in forge, and how it is shown and judged."""

@@ -17,10 +17,10 @@ from pool.store import Store
 from tasks import logs
 from tasks.settings import Settings
 from webapp.demo import screen, verdict
-from webapp.demo.forge import StandInForge
 from webapp.demo.screen import Screen
 from webapp.demo.story import REPO, Story
 from webapp.demo.verdict import Promise
+from webapp.standin.forge import StandInForge
 from webapp.up import House
 
 INSTANCES = {"dev-alpha": "dev", "dev-bravo": "dev", "reviewer-default": "reviewer", "boss-default": "boss"}

@@ -11,7 +11,7 @@ from pool.errors import ForgepoolError
 from pool.model import Kind, Task
 from pool.states import State
 from pool.store import Store
-from webapp.demo.forge import StandInForge
+from webapp.standin.forge import StandInForge
 
 REPO = "acme/widgets"
 PATIENCE_S = 90.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from webapp.demo.bare import BareRepo
+from webapp.standin.bare import BareRepo
 
 
 def now() -> str:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pool.model import check_repo
-from webapp.demo.bare import BareRepo
-from webapp.demo.records import Issue, Pull, Repo, Run, User, now
-from webapp.demo.sender import Sender, Sent
-from webapp.demo.shapes import Json, Shapes, encode_compact
+from webapp.standin.bare import BareRepo
+from webapp.standin.records import Issue, Pull, Repo, Run, User, now
+from webapp.standin.sender import Sender, Sent
+from webapp.standin.shapes import Json, Shapes, encode_compact
 
 #: What a reviewer says -> Forgejo's word, which is both the Event-Type and `review.type`.
 VERDICTS = {verdict: f"pull_request_review_{verdict}" for verdict in ("approved", "rejected", "comment")}

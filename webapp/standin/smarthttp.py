@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flask import Request, Response
 
-from webapp.demo.bare import environment
+from webapp.standin.bare import environment
 
 #: What a smart client asks for. Everything else of a repository (dumb protocol, config) is not served.
 PATHS = frozenset({"info/refs", "git-upload-pack", "git-receive-pack"})

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webapp.demo.records import Issue, Pull, Repo, Run, User
+from webapp.standin.records import Issue, Pull, Repo, Run, User
 
 Json = dict[str, Any]
 

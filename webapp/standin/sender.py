@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from webapp.demo.shapes import GROUPS, Json, encode, headers
+from webapp.standin.shapes import GROUPS, Json, encode, headers
 
 #: Forgejo's [webhook] DELIVER_TIMEOUT.
 TIMEOUT_S = 5.0

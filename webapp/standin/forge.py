@@ -24,9 +24,9 @@ from typing import Self
 from flask import Flask, Response, abort, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from webapp.demo import smarthttp
-from webapp.demo.sender import Sent
-from webapp.demo.tracker import Tracker, Unprocessable
+from webapp.standin import smarthttp
+from webapp.standin.sender import Sent
+from webapp.standin.tracker import Tracker, Unprocessable
 
 __all__ = ["Sent", "StandInForge", "Unprocessable"]
 

@@ -1,0 +1,1 @@
+"""A stand-in for Forgejo: real git repositories, real deliveries and its REST interface, nothing to install."""
