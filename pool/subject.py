@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 
+#: Labels with a meaning of ours; `forgepool init` makes them.
+HOLD_LABEL = "forgepool/hold"
+HELP_LABEL = "forgepool/needs-a-person"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """An issue or a pull request, as of the newest delivery that spoke of it."""

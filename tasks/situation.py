@@ -10,9 +10,12 @@ from datetime import datetime
 from typing import Self
 
 from pool.model import Kind
+from pool.subject import HELP_LABEL, HOLD_LABEL
 from pool.work import Work
 from tasks.forge_values import Ci, Issue, Pull, Review, ReviewState, Status, ci_of
 from tasks.settings import Settings
+
+__all__ = ["HELP_LABEL", "HOLD_LABEL", "VERDICTS", "Facts", "IssueFacts", "Policy", "PullFacts"]
 
 #: A review that says yes or no.
 VERDICTS = frozenset({ReviewState.APPROVED, ReviewState.REQUEST_CHANGES})
@@ -196,7 +199,3 @@ class IssueFacts:
 
 
 Facts = PullFacts | IssueFacts
-
-#: Labels with a meaning of ours; `forgepool init` makes them.
-HOLD_LABEL = "forgepool/hold"
-HELP_LABEL = "forgepool/needs-a-person"
