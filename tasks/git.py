@@ -27,6 +27,9 @@ _INHERITED = (
 #: Git's word for what it may speak (git(1), GIT_ALLOW_PROTOCOL), by scheme of the clone URL; http may lead to https.
 _PROTOCOLS = {"http": "http:https", "https": "http:https", "ssh": "ssh", "file": "file"}
 
+#: The ref under which a forge has the head of a pull request.
+PULL = re.compile(r"refs/pull/([1-9][0-9]*)/head")
+
 ASK_S = 0.25  #: between two questions whether a running git is still wanted
 
 #: No program that a checkout names is ever started by a call of ours.
@@ -58,6 +61,16 @@ def check_url(clone_url: str) -> None:
         raise CheckoutError(f"the clone URL must be one of {', '.join(_PROTOCOLS)}, not {url.scheme or 'a path'!r}")
     if url.password is not None or (url.username is not None and url.scheme != "ssh"):
         raise CheckoutError(f"the clone URL for {url.hostname} carries a credential; put the token in the token file")
+
+
+def check_ref(repo: str, name: str) -> None:
+    """Refuse what is neither the name of a branch (git-check-ref-format(1)) nor the head of a pull request.
+
+    What would be read as an option, or as several refs, is refused with it.
+    """
+    bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|^[-/.]|[/.]$|\.lock(/|$)", name)
+    if bad or not name or name in {"HEAD", "@"} or (name.startswith("refs/") and not PULL.fullmatch(name)):
+        raise CheckoutError(f"{repo}: {name!r} cannot be a branch")
 
 
 def git_environment(account: Account, *, root: Path, clone_url: str) -> dict[str, str]:
@@ -121,6 +134,7 @@ class Git:
     deadline: float  #: as time.monotonic() counts
     secrets: tuple[str, ...] = ()  #: never shown
     is_unwanted: Callable[[], bool] = _never  #: asked while git runs: whether to stop it
+    is_bare: bool = False  #: `path` is the repository itself, without files beside it
 
     @classmethod
     def acting_as(
@@ -140,6 +154,7 @@ class Git:
         own |= {
             "HOME": str(root.absolute() / ".forgepool"),
             "GIT_ALLOW_PROTOCOL": _PROTOCOLS[urlsplit(clone_url).scheme],
+            "GIT_NO_REPLACE_OBJECTS": "1",
         }
         token = _token(account)
         secrets = (token, quote(token, safe="")) if token else ()
@@ -161,6 +176,7 @@ class Git:
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_ALLOW_PROTOCOL": "",
+            "GIT_NO_REPLACE_OBJECTS": "1",
         }
         deadline = time.monotonic() + timeout_s
         return cls(path=path, what=str(path), environment=_inherited() | own, deadline=deadline)
@@ -168,6 +184,14 @@ class Git:
     def at(self, path: Path) -> "Git":
         """Return the same git in another folder, with the same deadline."""
         return replace(self, path=path)
+
+    def with_variables(self, **variables: str) -> "Git":
+        """Return the same git with more variables of ours."""
+        return replace(self, environment=self.environment | variables)
+
+    def is_over(self) -> bool:
+        """Tell whether git may do nothing more: its time is up, or it is not wanted."""
+        return self.is_unwanted() or time.monotonic() + ASK_S >= self.deadline
 
     def __call__(self, *arguments: str, to: str, stdin: str = "") -> str:
         """Run one git command and return what it prints. Raises CheckoutError: "cannot `to`", and git's reason."""
@@ -189,7 +213,10 @@ class Git:
     def _run(self, arguments: tuple[str, ...], *, stdin: str, to: str) -> tuple[int, str, str]:
         """Run git to its end or to the deadline; never leave a process of it behind."""
         # The folder is named outright: nothing is searched for upwards, and no planted core.worktree counts.
-        argv = ["git", *_SAFE, f"--git-dir={self.path}/.git", f"--work-tree={self.path}", *arguments]
+        where = [f"--git-dir={self.path}/.git", f"--work-tree={self.path}"]
+        if self.is_bare:
+            where = [f"--git-dir={self.path}"]
+        argv = ["git", *_SAFE, *where, *arguments]
         try:
             with subprocess.Popen(
                 argv,
