@@ -67,7 +67,7 @@ def cancel() -> tuple[Response, int]:
 
     `agent` is another word for `instance`. Needs the header "Authorization: Bearer TOKEN".
     """
-    if not _is_operator():
+    if not is_operator():
         return jsonify(error="give the operator token as `Authorization: Bearer TOKEN`"), 401
     wish = _Wish.read()
     task = _target(_engine(), wish)
@@ -156,7 +156,8 @@ def _no_database(error: SQLAlchemyError) -> tuple[Response, int]:
     return jsonify(error="the database does not serve"), 503
 
 
-def _is_operator() -> bool:
+def is_operator() -> bool:
+    """Tell whether the request carries the operator's token."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     expected = _engine().settings.operator_token().encode()
     return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), expected)

@@ -8,6 +8,7 @@ from tasks.engine import Engine
 from tasks.settings import Settings
 from webapp.api import api
 from webapp.hooks import hooks
+from webapp.metrics import metrics
 
 #: Seconds that a delivery waits for another writer. Forgejo gives up after five and never tries again.
 BUSY_S = 3.0
@@ -23,6 +24,7 @@ def create_app(engine: Engine | None = None) -> Flask:
     app.register_error_handler(HTTPException, _in_json)
     app.register_blueprint(hooks)
     app.register_blueprint(api)
+    app.register_blueprint(metrics)
     return app
 
 
