@@ -105,6 +105,27 @@ class PullFacts:
             sha = made[sha]
         return sha
 
+    def has_verdict(self, login: str) -> bool:
+        """Tell whether an account has said yes or no to the head."""
+        words = (r for r in self.reviews if r.state in VERDICTS and not r.dismissed and _is(r.author, login))
+        return any(self.speaks_of_head(review.commit_id) for review in words)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the logins of those who were asked for a review and have not said anything since."""
+        newest = {r.author.lower(): r for r in self.reviews if r.state is not ReviewState.PENDING}
+        return tuple(r.author for r in newest.values() if r.state is ReviewState.REQUEST_REVIEW)
+
+    def rounds(self, login: str) -> int:
+        """Count how often an account has asked for changes, since a person acted."""
+        since = self.work.reset_at
+        return sum(
+            r.state is ReviewState.REQUEST_CHANGES
+            and _is(r.author, login)
+            and (since is None or r.submitted_at is None or r.submitted_at > since)
+            for r in self.reviews
+        )
+
     @property
     def approvals(self) -> tuple[Review, ...]:
         """Return the approvals that count: of the head, and by somebody whose word counts for the forge."""
@@ -186,6 +207,7 @@ class IssueFacts:
 
     issue: Issue
     pulls: tuple[PullFacts, ...] = ()  #: open pull requests for it
+    ended: tuple[Pull, ...] = ()  #: those for it that were merged or closed, as far as known
     blockers: tuple[int, ...] = ()  #: open issues that it depends on
     work: Work
     now: datetime
@@ -199,3 +221,8 @@ class IssueFacts:
 
 
 Facts = PullFacts | IssueFacts
+
+
+def _is(login: str, other: str) -> bool:
+    """Compare as the forge does, without case (models/user/user.go)."""
+    return login.lower() == other.lower()
