@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": ("tasks", "Tell why a task is where it is."),
     "instances": ("instances", "Add, change, pause, remove and list instances."),
     "tasks": ("tasks", "List, show, cancel, release and explain tasks; read logs."),
+    "trail": ("trail", "Tell the whole story of one issue."),
     "deliveries": ("deliveries", "List, show and replay what the forge sent."),
     "config": ("config", "Show, check or begin the configuration."),
     "reconcile": ("reconcile", "Make every repair once, or tell what it would do."),
