@@ -35,6 +35,8 @@ _KEPT = frozenset({"HEAD", "objects", "packed-refs", "refs"})
 _HARMFUL = ("commondir", "config.worktree", "hooks", "info", "modules", "objects/info", "shallow", "worktrees")
 #: Small fetches are kept as packs too: a pack is checked as a whole, and is there as a whole or not at all.
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n[fetch]\n\tunpackLimit = 1\n"
+#: What git says when a fetch fails for another reason than damage.
+_NO_DAMAGE = ("couldn't find remote ref", "some local refs could not be updated")
 _BRANCHES = "+refs/heads/*:refs/heads/*"
 
 
@@ -103,7 +105,7 @@ class Mirror:
                 self._fetch_all()
                 return
             try:
-                self._fetch(*specs, to=f"fetch {', '.join(refs)}")
+                self._fetch_or_mend(*specs, to=f"fetch {', '.join(refs)}")
             except CheckoutError as error:
                 if "some local refs could not be updated" not in str(error):
                     raise
@@ -138,6 +140,12 @@ class Mirror:
             return now == sha
         return True
 
+    def default_branch(self) -> str | None:
+        """Ask the forge for its default branch; None: it names none that exists."""
+        answer = self.git("ls-remote", "--symref", "--", self.clone_url, "HEAD", to="ask for the default branch")
+        found = re.search(r"^ref: refs/heads/(\S+)\tHEAD$", answer, re.MULTILINE)
+        return found[1] if found else None
+
     def _on_forge(self, ref: str) -> str | None:
         lines = self.git("ls-remote", "--", self.clone_url, ref, to=f"ask for {ref}").splitlines()
         return next((sha for sha, _, name in (line.partition("\t") for line in lines) if name == ref), None)
@@ -150,7 +158,12 @@ class Mirror:
 
     def tip(self, ref: str) -> str | None:
         """Return the commit of a branch, or of refs/pull/N/head, as it was fetched last; None: it was not there."""
-        return self._commit(_full(self.git.what, ref))
+        sha = self.git.ask("rev-parse", "--verify", "--quiet", _full(self.git.what, ref))
+        if sha is None:
+            return None
+        if self._commit(sha.strip()) is None:
+            raise CheckoutError(f"{self.git.what}: the mirror lacks the commit of {ref!r}")
+        return sha.strip()
 
     def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         """Tell whether a commit is in the history of another, or is it."""
@@ -210,10 +223,7 @@ class Mirror:
             if self._is_sound():
                 return False
             pulls = self._refs("refs/pull/")
-            spare = _spare(self.path)
-            self.path.rename(spare)
-            log.warning("damaged mirror made anew", extra={"repo": self.git.what, "kept_at": str(spare)})
-            self._disarm()
+            self._begin_anew()
             self._fetch_all()
             for pull in pulls:
                 # Some may be gone from the forge, and one of them would stop all.
@@ -240,6 +250,12 @@ class Mirror:
             log.warning("mirror is damaged", extra={"repo": self.git.what, "why": str(error)})
             return False
         return True
+
+    def _begin_anew(self) -> None:
+        spare = _spare(self.path)
+        self.path.rename(spare)
+        log.warning("damaged mirror made anew", extra={"repo": self.git.what, "kept_at": str(spare)})
+        self._disarm()
 
     def _refs(self, below: str) -> list[str]:
         try:
@@ -282,7 +298,26 @@ class Mirror:
 
     def _fetch_all(self, *specs: str) -> None:
         to = "fetch " + (", ".join(spec.partition(":")[0].strip("+") for spec in specs) or "the branches")
-        self._fetch(_BRANCHES, *specs, to=to, prune=True)
+        self._fetch_or_mend(_BRANCHES, *specs, to=to, prune=True)
+
+    def _fetch_or_mend(self, *specs: str, to: str, prune: bool = False) -> None:
+        """Fetch; when that fails because objects are missing or torn, and not because of the forge, begin anew."""
+        try:
+            self._fetch(*specs, to=to, prune=prune)
+        except CheckoutError as error:
+            if self.git.is_over() or any(words in str(error) for words in _NO_DAMAGE) or not self._forge_answers():
+                raise
+            if self._is_sound():
+                raise
+            self._begin_anew()
+            self._fetch(*specs, to=to, prune=prune)
+
+    def _forge_answers(self) -> bool:
+        try:
+            self._on_forge("HEAD")
+        except CheckoutError:
+            return False
+        return True
 
     def _fetch(self, *specs: str, to: str, prune: bool = False) -> None:
         options = ["--quiet", "--force", "--no-recurse-submodules", "--no-write-fetch-head", "--update-head-ok"]

@@ -3,28 +3,29 @@
 Whatever ran in a checkout before is not trusted: of its `.git` only objects and refs are kept, the rest is written
 anew before git is started there, and so are all files. Work that a dead run left is set aside on a branch, never
 dropped; ignored files, nested repositories and what was hidden from git on purpose do not count as work.
+A checkout borrows the forge's objects from the mirror of its repository; what was set aside is whole without it.
 A checkout is used by one process at a time: the holder of the instance's lease.
 """
 
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pool.errors import BadInput, CheckoutError
 from pool.model import check_name, check_repo
-from tasks.git import Account, Git, git_environment, write
+from tasks.git import PULL, Account, Git, check_ref, git_environment, write
+from tasks.mirror import Mirror
+from tasks.set_aside import RECOVERY, is_whole, list_refs, local_branches, set_aside, stamp
 
 __all__ = ["RECOVERY", "Account", "Checkout", "git_environment", "head", "prepare"]
 
 log = logging.getLogger(__name__)
 
-#: Local branches below this name hold work that was set aside.
-RECOVERY = "forgepool/recovery"
+#: Where damaged checkouts of an instance are kept.
+DAMAGED = ".damaged"
 
 #: There while the files of a checkout are being written: what is missing then was deleted by nobody.
 _UNREADY = "forgepool-unready"
@@ -34,7 +35,11 @@ _UNREADY = "forgepool-unready"
 #: half-done rebase of a dead run.
 _KEPT = frozenset({_UNREADY, "HEAD", "index", "lfs", "logs", "objects", "packed-refs", "refs", "shallow"})
 
-_PULL = re.compile(r"refs/pull/([1-9][0-9]*)/head")
+_ORIGIN = "refs/remotes/origin/"
+
+
+class _NoBranch(CheckoutError):
+    """The forge does not have the branch that is asked for: nothing here is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,29 +84,20 @@ def prepare(
     """
     path = _place(root, instance, repo)
     for name in filter(None, (branch, new_branch, base)):
-        _check_branch(repo, name)
-    git = Git.acting_as(
-        account,
-        root=root,
-        path=path,
-        repo=repo,
-        clone_url=clone_url,
-        timeout_s=timeout_s,
-        is_unwanted=is_unwanted,
+        check_ref(repo, name)
+    mirror = Mirror.open(
+        root, repo=repo, clone_url=clone_url, account=account, timeout_s=timeout_s, is_unwanted=is_unwanted
     )
+    git = replace(mirror.git, path=path, is_bare=False)
+    pulls = [branch] if branch and PULL.fullmatch(branch) else []
     recovered = None
     try:
         # Clones that were killed half-way; one instance makes one clone at a time.
         shutil.rmtree(root / instance / ".cloning", ignore_errors=True)
-        if _is_repository(path):
-            _reset(path, clone_url)
-            recovered = None if (path / ".git" / _UNREADY).exists() else _set_aside(git)
-            _fetch(git, branch)
-        else:
-            _clone(git, root / instance, clone_url, branch)
-        start = _find_start(git, branch, new_branch, base)
-        _check_out(git, start)
-        _reset(path, clone_url, start)
+        recovered = _rescue(git, mirror, root / instance)
+        mirror.fetch_all(*pulls)
+        start = _make_ready(git, mirror, root / instance, lambda: _find_start(mirror, branch, new_branch, base))
+        _reset(path, mirror, start)
         (path / ".git" / _UNREADY).unlink()
     except (OSError, CheckoutError) as error:
         is_ours = isinstance(error, CheckoutError)
@@ -134,13 +130,6 @@ def _place(root: Path, instance: str, repo: str) -> Path:
     return path
 
 
-def _check_branch(repo: str, name: str) -> None:
-    """Refuse what is not the name of a branch (git-check-ref-format(1)), or would be read as an option."""
-    bad = re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|^[-/.]|[/.]$|\.lock(/|$)", name)
-    if bad or name in {"HEAD", "@"} or (name.startswith("refs/") and not _PULL.fullmatch(name)):
-        raise CheckoutError(f"{repo}: {name!r} cannot be a branch")
-
-
 # --- the folder ----------------------------------------------------------------------------------
 
 
@@ -150,8 +139,55 @@ def _is_repository(path: Path) -> bool:
     return all(folder.is_dir() and not folder.is_symlink() for folder in folders) and (path / ".git/HEAD").is_file()
 
 
-def _reset(path: Path, clone_url: str, start: _Start | None = None) -> None:
-    """Leave in `.git` only what is kept between runs, and write its config anew."""
+def _rescue(git: Git, mirror: Mirror, home: Path) -> str | None:
+    """Put an existing checkout in order and set aside what a dead run left there; return the recovery branch."""
+    if not _is_repository(git.path):
+        return None
+    _reset(git.path, mirror)
+    if (git.path / ".git" / _UNREADY).exists():
+        return None
+    try:
+        return set_aside(git)
+    except CheckoutError as error:
+        if git.is_over() or is_whole(git):
+            raise
+        log.warning("checkout lacks objects", extra={"repo": git.what, "why": str(error)})
+    # A mirror that was lost has nothing yet of what the checkout borrowed.
+    mirror.fetch_all()
+    mirror.mend()
+    if not is_whole(git):
+        # What is left of it is kept for people. Files that an agent wrote are among it, whatever git can read.
+        _move_away(git, home)
+        return None
+    return set_aside(git)
+
+
+def _make_ready(git: Git, mirror: Mirror, home: Path, find_start: Callable[[], _Start]) -> _Start:
+    """Check out what the run works on; make the mirror anew if objects are missing there, and else the checkout."""
+
+    def attempt() -> _Start:
+        start = find_start()
+        if not _is_repository(git.path):
+            _clone(git, mirror, home)
+        _take_refs(git, mirror)
+        _check_out(git, start)
+        return start
+
+    try:
+        return attempt()
+    except CheckoutError as error:
+        if isinstance(error, _NoBranch) or git.is_over():
+            raise
+        if not mirror.mend():
+            if not _is_repository(git.path) or is_whole(git):
+                raise
+            _move_away(git, home)
+        log.warning("checkout is tried once more", extra={"repo": git.what, "why": str(error)})
+    return attempt()
+
+
+def _reset(path: Path, mirror: Mirror, start: _Start | None = None) -> None:
+    """Leave in `.git` only what is kept between runs; write its config, and where it borrows objects, anew."""
     folder = path / ".git"
     for entry in folder.iterdir():
         if entry.is_symlink() or entry.name not in _KEPT:
@@ -160,7 +196,13 @@ def _reset(path: Path, clone_url: str, start: _Start | None = None) -> None:
     for lock in (folder / "refs").rglob("*.lock"):
         _remove(lock)
     (folder / "hooks").mkdir()
-    write(folder / "config", _config(clone_url, start), mode=0o644)
+    # Beside the alternates it may hold a commit-graph, and that could lie about ancestry.
+    info = folder / "objects" / "info"
+    if info.is_symlink() or info.exists():
+        _remove(info)
+    info.mkdir()
+    write(info / "alternates", f"{mirror.objects}\n", mode=0o644)
+    write(folder / "config", _config(mirror.clone_url, start), mode=0o644)
 
 
 def _config(clone_url: str, start: _Start | None) -> str:
@@ -194,137 +236,75 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
-def _clone(git: Git, home: Path, clone_url: str, branch: str | None) -> None:
-    """Fetch everything into a folder that does not count yet, then put it in place."""
+def _clone(git: Git, mirror: Mirror, home: Path) -> None:
+    """Make a checkout without files and commits in a folder that does not count yet, then put it in place."""
     fresh = home / ".cloning" / git.path.name
     for part in ("objects", "refs"):
         (fresh / ".git" / part).mkdir(parents=True)
     write(fresh / ".git" / "HEAD", "ref: refs/heads/none\n", mode=0o644)
-    _reset(fresh, clone_url)
-    _fetch(git.at(fresh), branch)
+    (fresh / ".git" / _UNREADY).touch()
+    _reset(fresh, mirror)
     if git.path.exists() or git.path.is_symlink():
-        (home / ".damaged").mkdir(exist_ok=True)
-        prefix = f"{git.what.replace('/', '-')}-{_now()}-"
-        spare = Path(tempfile.mkdtemp(dir=home / ".damaged", prefix=prefix)) / git.path.name
-        git.path.rename(spare)
-        log.warning("damaged checkout moved away", extra={"repo": git.what, "kept_at": str(spare)})
+        _move_away(git, home)
     git.path.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(git.path)
+
+
+def _move_away(git: Git, home: Path) -> None:
+    """Keep a damaged checkout where people find it."""
+    (home / DAMAGED).mkdir(exist_ok=True)
+    prefix = f"{git.what.replace('/', '-')}-{stamp()}-"
+    spare = Path(tempfile.mkdtemp(dir=home / DAMAGED, prefix=prefix)) / git.path.name
+    git.path.rename(spare)
+    log.warning("damaged checkout moved away", extra={"repo": git.what, "kept_at": str(spare)})
 
 
 # --- git -----------------------------------------------------------------------------------------
 
 
-def _set_aside(git: Git) -> str | None:
-    """Keep what a dead run left on a recovery branch; return its name, or None when there is nothing.
-
-    To be called before the fetch: a branch that was merged and deleted on the forge was pushed once, and is not lost.
-    """
-    here = _commit(git, "HEAD")
-    tree = _changed_tree(git, here)
-    tips = _unpushed(git, here)
-    if tree is None and not tips:
-        return None
-    kept = tips[0] if tips else ""
-    if tree is not None or len(tips) > 1:
-        tree = tree or f"{here}^{{tree}}"
-        parents = [word for tip in dict.fromkeys([*([here] if here else []), *tips]) for word in ("-p", tip)]
-        kept = git("commit-tree", *parents, "-m", "Keep what an earlier run left behind", tree, to=_TO_SAVE).strip()
-    name = f"{RECOVERY}/{_now()}-{kept[:10]}"
-    git("update-ref", f"refs/heads/{name}", kept, to=_TO_SAVE)
-    # From here on it counts as kept, also when a later step fails and all is begun again.
-    git("update-ref", "--no-deref", "HEAD", kept, to=_TO_SAVE)
-    log.warning("work of a dead run set aside", extra={"repo": git.what, "checkout": str(git.path), "branch": name})
-    return name
+def _take_refs(git: Git, mirror: Mirror) -> None:
+    """Set what the checkout knows of the forge to what the mirror fetched: branches, tags, heads of pull requests."""
+    theirs = {_here(ref): sha for sha, ref in list_refs(mirror.git, "refs/heads/", "refs/tags/", "refs/pull/")}
+    ours = {ref: sha for sha, ref in list_refs(git, _ORIGIN, "refs/tags/", "refs/forgepool/pull/")}
+    gone = [ref for ref in ours if ref not in theirs and ref.startswith(_ORIGIN)]
+    moved = [(ref, sha) for ref, sha in theirs.items() if ours.get(ref) != sha]
+    # A planted symbolic ref is overwritten, not followed. What is gone goes first: `a` is in the way of `a/b`.
+    for lines in ([f"delete {ref}" for ref in gone], [f"update {ref} {sha}" for ref, sha in moved]):
+        if lines:
+            text = "".join(f"option no-deref\n{line}\n" for line in lines)
+            git("update-ref", "--stdin", stdin=text, to="take over the branches of the forge")
 
 
-_TO_SAVE = "save what an earlier run left behind"
+def _here(ref: str) -> str:
+    """Return the name that a ref of the forge has in a checkout."""
+    if pull := PULL.fullmatch(ref):
+        return f"refs/forgepool/pull/{pull[1]}"
+    return ref.replace("refs/heads/", _ORIGIN, 1) if ref.startswith("refs/heads/") else ref
 
 
-def _changed_tree(git: Git, here: str | None) -> str | None:
-    """Return a tree of all files as they are, or None when they are as committed."""
-    try:
-        if here and not _changes(git) and git.ask("diff-index", "--cached", "--quiet", here) is not None:
-            return None
-    except CheckoutError as error:
-        log.warning("index of a dead run not readable", extra={"repo": git.what, "why": str(error)})
-    # A fresh index: the old one may be unreadable, or half a merge.
-    (git.path / ".git" / "index").unlink(missing_ok=True)
-    git("read-tree", here or "--empty", to=_TO_SAVE)
-    changes = _changes(git)
-    if not changes:
-        return None
-    git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin="\0".join(changes) + "\0", to=_TO_SAVE)
-    return git("write-tree", to=_TO_SAVE).strip()
-
-
-def _changes(git: Git) -> list[str]:
-    """List the files that differ from the index, and those it does not know.
-
-    Not `git status` and not `git add`: both start git inside nested repositories, under settings that we did not write.
-    """
-    listed = git("ls-files", "-z", "-m", "-d", "-o", "--exclude-standard", to=_TO_SAVE).split("\0")
-    # A nested repository ends in a slash.
-    return [name for name in dict.fromkeys(listed) if name and not name.endswith("/")]
-
-
-def _unpushed(git: Git, here: str | None) -> list[str]:
-    """List the commits, of all local branches and HEAD, that neither the forge nor a recovery branch has."""
-    tips = [sha for sha, _ in _local_branches(git)] + ([here] if here else [])
-    known = ("--remotes=origin", "--glob=refs/forgepool/*", f"--branches={RECOVERY}/*")
-    lost = [t for t in dict.fromkeys(tips) if git("rev-list", "--max-count=1", t, "--not", *known, to=_TO_SAVE)]
-    return git("merge-base", "--independent", *lost, to=_TO_SAVE).split() if lost else []
-
-
-def _local_branches(git: Git) -> list[tuple[str, str]]:
-    """List (sha, full ref) of the local branches, recovery branches apart."""
-    lines = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", to="list the branches").splitlines()
-    pairs = [(sha, ref) for sha, _, ref in (line.partition(" ") for line in lines)]
-    return [(sha, ref) for sha, ref in pairs if not ref.startswith(f"refs/heads/{RECOVERY}/")]
-
-
-def _fetch(git: Git, branch: str | None) -> None:
-    """Bring the forge's branches, and the head of the one pull request that is asked for."""
-    wanted = ["+refs/heads/*:refs/remotes/origin/*"]
-    if branch and (pull := _PULL.fullmatch(branch)):
-        wanted.append(f"+{branch}:refs/forgepool/pull/{pull[1]}")
-    options = ("--prune", "--quiet", "--force", "--no-recurse-submodules", "--no-write-fetch-head")
-    git("fetch", *options, "--", "origin", *wanted, to=f"fetch {branch or 'the branches'}")
-
-
-def _find_start(git: Git, branch: str | None, new_branch: str, base: str | None) -> _Start:
+def _find_start(mirror: Mirror, branch: str | None, new_branch: str, base: str | None) -> _Start:
     """Return the branch to work on and the commit to start from. Raises CheckoutError when the forge has neither."""
-    if branch and (pull := _PULL.fullmatch(branch)):
+    if branch and (pull := PULL.fullmatch(branch)):
         # Read-only on the forge, hence not under its own name: a push to it has to be asked for by name.
-        sha = git("rev-parse", f"refs/forgepool/pull/{pull[1]}", to=f"find {branch}").strip()
-        return _Start(branch=f"pull/{pull[1]}", upstream=branch, sha=sha)
+        return _Start(branch=f"pull/{pull[1]}", upstream=branch, sha=_tip_of(mirror, branch))
     if branch:
-        sha = _tip_of(git, branch)
-        return _Start(branch=branch, upstream=f"refs/heads/{branch}", sha=sha)
-    going_on = _commit(git, f"refs/remotes/origin/{new_branch}")
-    sha = going_on or _tip_of(git, base or _default_branch(git))
+        return _Start(branch=branch, upstream=f"refs/heads/{branch}", sha=_tip_of(mirror, branch))
+    sha = mirror.tip(new_branch) or _tip_of(mirror, base or _default_branch(mirror))
     return _Start(branch=new_branch, upstream=f"refs/heads/{new_branch}", sha=sha)
 
 
-def _commit(git: Git, ref: str) -> str | None:
-    """Return the sha of a ref; None when there is none."""
-    sha = git.ask("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
-    return sha.strip() if sha else None
-
-
-def _tip_of(git: Git, branch: str) -> str:
+def _tip_of(mirror: Mirror, branch: str) -> str:
     """Return the sha of a branch of the forge."""
-    if sha := _commit(git, f"refs/remotes/origin/{branch}"):
+    if sha := mirror.tip(branch):
         return sha
-    raise CheckoutError(f"{git.what}: the forge has no branch {branch!r}")
+    raise _NoBranch(f"{mirror.git.what}: the forge has no branch {branch!r}")
 
 
-def _default_branch(git: Git) -> str:
+def _default_branch(mirror: Mirror) -> str:
     """Ask the forge for its default branch."""
-    answer = git("ls-remote", "--symref", "--", "origin", "HEAD", to="ask for the default branch")
-    if found := re.search(r"^ref: refs/heads/(\S+)\tHEAD$", answer, re.MULTILINE):
-        return found[1]
-    raise CheckoutError(f"{git.what}: the forge names no default branch; push a first commit, or give a base branch")
+    if name := mirror.default_branch():
+        return name
+    raise _NoBranch(f"{mirror.git.what}: the forge names no default branch; push a first commit, or give a base branch")
 
 
 def _check_out(git: Git, start: _Start) -> None:
@@ -336,11 +316,7 @@ def _check_out(git: Git, start: _Start) -> None:
     git("clean", "-ffdx", "--quiet", to=to)
     git("checkout", "--force", "--detach", "--quiet", start.sha, to=to)
     # The others are pushed or set aside; left alone, a branch `a` would forbid a branch `a/b`.
-    old = "".join(f"option no-deref\ndelete {ref}\n" for _, ref in _local_branches(git))
+    old = "".join(f"option no-deref\ndelete {ref}\n" for _, ref in local_branches(git))
     git("update-ref", "--stdin", stdin=old, to=to)
     git("update-ref", f"refs/heads/{start.branch}", start.sha, to=to)
     git("symbolic-ref", "HEAD", f"refs/heads/{start.branch}", to=to)
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

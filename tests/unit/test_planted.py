@@ -1,5 +1,6 @@
 """What a run may have planted in its checkout does nothing when the next one is made ready. Real git, real HTTP."""
 
+import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -202,3 +203,86 @@ def test_the_commit_can_be_read_in_a_folder_full_of_planted_settings(place: Plac
 
     assert workdir.head(place.path) == checkout.head
     assert not canary.exists()
+
+
+def _store_of(place: Place, name: str) -> Path:
+    """Make a repository of a stranger, with one commit that the forge does not have."""
+    other = place.folder / name
+    place.git("init", "-q", str(other))
+    (other / "theirs.txt").write_text("theirs")
+    place.git("-C", str(other), "add", "theirs.txt")
+    place.git("-C", str(other), "commit", "-q", "-m", "Theirs")
+    return other
+
+
+def test_objects_are_borrowed_from_the_mirror_only_whatever_a_run_wrote(place: Place) -> None:
+    place.prepare()
+    other = _store_of(place, "other")
+    theirs = place.git("-C", str(other), "rev-parse", "HEAD")
+    info = place.path / ".git/objects/info"
+    (info / "alternates").write_text(f"{other}/.git/objects\n{place.folder}/nowhere\n")
+    (info / "http-alternates").write_text("http://127.0.0.1:9/\n")
+    (info / "commit-graph").write_bytes(b"CGPH lies")
+    mirrored = place.root / ".forgepool/mirrors/me/app.git/objects"
+    (mirrored / "info").mkdir()
+    (mirrored / "info/alternates").write_text(f"{other}/.git/objects\n")
+
+    place.prepare()
+
+    assert (info / "alternates").read_text() == f"{mirrored}\n"
+    assert [path.name for path in info.iterdir()] == ["alternates"]
+    assert place.git("cat-file", "-t", theirs, check=False).startswith("fatal")
+
+
+@pytest.mark.parametrize("kind", ["link to a folder", "link", "pipe", "file"])
+def test_what_is_in_place_of_the_borrowing_is_replaced_and_not_followed(place: Place, kind: str) -> None:
+    place.prepare()
+    outside = place.folder / "outside"
+    outside.mkdir()
+    (outside / "alternates").write_text("keep")
+    info = place.path / ".git/objects/info"
+    match kind:
+        case "link to a folder":
+            shutil.rmtree(info)
+            info.symlink_to(outside)
+        case "link":
+            (info / "alternates").unlink()
+            (info / "alternates").symlink_to(outside / "alternates")
+        case "pipe":
+            (info / "alternates").unlink()
+            os.mkfifo(info / "alternates")
+        case _:
+            shutil.rmtree(info)
+            info.write_text("x")
+
+    place.prepare()
+
+    assert (outside / "alternates").read_text() == "keep"
+    assert not info.is_symlink()
+    assert not (info / "alternates").is_symlink()
+    assert (info / "alternates").is_file()
+
+
+def test_work_that_only_a_strangers_objects_complete_is_kept_as_files(place: Place) -> None:
+    """A run that borrows elsewhere leaves commits that nobody can read without that place."""
+    place.prepare()
+    other = _store_of(place, "other")
+    (place.path / ".git/objects/info/alternates").write_text(f"{other}/.git/objects\n")
+    place.git("checkout", "-q", "--force", "-B", "dev/7", place.git("-C", str(other), "rev-parse", "HEAD"))
+
+    place.prepare()
+
+    assert place.files() == {"README.md": "# app\n"}
+    (spare,) = (place.root / "dev-alpha/.damaged").iterdir()
+    assert (spare / "app/theirs.txt").read_text() == "theirs"
+
+
+def test_a_commit_that_a_run_replaced_is_checked_out_as_the_forge_has_it(place: Place) -> None:
+    place.prepare()
+    good = place.git("rev-parse", "HEAD")
+    bad = place.commit("README.md", "poisoned")
+    place.git("replace", "-f", good, bad)
+
+    place.prepare(new_branch="dev/8")
+
+    assert place.files() == {"README.md": "# app\n"}

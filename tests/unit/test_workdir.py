@@ -3,7 +3,8 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -376,3 +377,178 @@ def test_the_commit_of_a_folder_that_is_no_checkout_is_not_that_of_a_repository_
 
     with pytest.raises(CheckoutError, match=f"{place.path}/inside: cannot read the commit"):
         workdir.head(place.path / "inside")
+
+
+# --- what is borrowed ----------------------------------------------------------------------------
+
+
+def _mirror(place: Place) -> Path:
+    return place.root / ".forgepool/mirrors/me/app.git"
+
+
+def _own_objects(path: Path) -> list[str]:
+    return [str(file) for file in (path / ".git/objects").rglob("*") if file.is_file() and file.parent.name != "info"]
+
+
+def _lose(place: Place) -> None:
+    shutil.rmtree(_mirror(place))
+
+
+def _empty(place: Place) -> None:
+    for pack in (_mirror(place) / "objects/pack").iterdir():
+        pack.unlink()
+
+
+def _tear(place: Place) -> None:
+    for pack in (_mirror(place) / "objects/pack").glob("*.pack"):
+        pack.chmod(0o600)
+        pack.write_bytes(pack.read_bytes()[:-30])
+
+
+def _lose_a_file(place: Place) -> None:
+    """Leave all commits and the refs, so that a fetch finds nothing to bring."""
+    objects = _mirror(place) / "objects"
+    blob = place.git("rev-parse", "HEAD:README.md")
+    for pack in list((objects / "pack").glob("*.pack")):
+        outside = pack.rename(place.folder / pack.name)
+        pack.with_suffix(".idx").unlink()
+        with outside.open("rb") as file:
+            subprocess.run(["git", "-C", str(_mirror(place)), "unpack-objects", "-q"], stdin=file, check=True)
+    (objects / blob[:2] / blob[2:]).unlink()
+
+
+DAMAGES: tuple[Callable[[Place], None], ...] = (_lose, _empty, _tear, _lose_a_file)
+
+
+def test_a_second_checkout_holds_no_object_of_its_own(place: Place) -> None:
+    one, two = place.prepare(), place.prepare(instance="dev-bravo")
+
+    assert one.head == two.head
+    assert _own_objects(one.path) == _own_objects(two.path) == []
+
+
+def test_what_a_run_commits_stays_in_its_own_checkout(place: Place) -> None:
+    place.prepare()
+    before = sorted(_mirror(place).rglob("*"))
+    place.commit("new.txt")
+
+    assert sorted(_mirror(place).rglob("*")) == before
+
+
+def test_tags_are_those_of_the_forge_also_when_a_run_moved_one(place: Place) -> None:
+    first = place.forge.repos[REPO].git.branches()["main"]
+    second = place.forge.commit(REPO, "main", {"new.txt": "1\n"})
+    place.prepare()
+    place.git("tag", "v1", first)
+    place.git("push", "-q", "origin", "v1")
+    place.git("tag", "-f", "v1", second)
+
+    place.prepare(instance="dev-bravo")
+    place.prepare()
+
+    assert place.git("rev-parse", "v1") == first
+
+
+def test_a_planted_symbolic_ref_is_overwritten_and_not_followed(place: Place) -> None:
+    place.prepare()
+    lost = place.commit("lost.txt")
+    recovered = place.prepare().recovered
+    place.git("symbolic-ref", "refs/remotes/origin/main", f"refs/heads/{recovered}")
+    sha = place.forge.commit(REPO, "main", {"new.txt": "1\n"})
+
+    place.prepare()
+
+    assert place.git("rev-parse", str(recovered)) == lost
+    assert place.git("rev-parse", "origin/main") == sha
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_mirror_that_is_gone_or_damaged_is_made_anew_and_no_work_is_lost(
+    place: Place, damage: Callable[[Place], None]
+) -> None:
+    place.prepare()
+    sha = place.commit("lost.txt")
+    (place.path / "dirty.txt").write_text("dirty")
+    damage(place)
+
+    checkout = place.prepare()
+
+    assert place.kept(checkout.recovered) == {"README.md": "# app", "lost.txt": "work", "dirty.txt": "dirty"}
+    assert place.git("merge-base", str(checkout.recovered), sha) == sha
+    assert place.files() == {"README.md": "# app\n"}
+    assert place.prepare(instance="dev-bravo").head == checkout.head
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkout_that_was_clean_is_clean_after_its_mirror_was_damaged(
+    place: Place, damage: Callable[[Place], None]
+) -> None:
+    place.prepare()
+    damage(place)
+
+    checkout = place.prepare()
+
+    assert checkout.recovered is None
+    assert place.git("fsck", "--connectivity-only") == ""
+
+
+def test_what_was_set_aside_can_be_read_without_the_mirror(place: Place) -> None:
+    place.prepare()
+    (place.path / "new.txt").write_text("work")
+    recovered = place.prepare().recovered
+    (place.path / ".git/objects/info/alternates").unlink()
+
+    assert place.kept(recovered) == {"README.md": "# app", "new.txt": "work"}
+
+
+def test_work_on_a_branch_that_neither_mirror_nor_forge_has_any_more_is_kept_beside_a_fresh_checkout(
+    place: Place,
+) -> None:
+    place.forge.commit(REPO, "feature", {"one.txt": "1\n"})
+    place.prepare(branch="feature")
+    (place.path / "earlier.txt").write_text("earlier")
+    recovered = place.prepare(branch="feature").recovered
+    (place.path / "dirty.txt").write_text("dirty")
+    place.forge.repos[REPO].git.delete_branch("feature")
+    subprocess.run(["git", "-C", str(place.forge.repos[REPO].git.path), "gc", "-q", "--prune=now"], check=True)
+    _lose(place)
+
+    checkout = place.prepare()
+
+    assert place.files() == {"README.md": "# app\n"}
+    assert checkout.recovered is None
+    (spare,) = (place.root / "dev-alpha/.damaged").iterdir()
+    assert (spare / "app/dirty.txt").read_text() == "dirty"
+    spare.joinpath("app").rename(place.folder / "look")
+    shown = subprocess.run(
+        ["git", "-C", str(place.folder / "look"), "show", f"{recovered}:earlier.txt"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "earlier"
+
+
+def test_work_stays_where_it_is_while_neither_the_mirror_nor_the_forge_is_there(place: Place) -> None:
+    place.prepare()
+    (place.path / "dirty.txt").write_text("dirty")
+    _lose(place)
+    with pytest.raises(CheckoutError, match="cannot fetch the branches"):
+        place.prepare(clone_url=place.clone_url.replace(REPO, "me/gone"))
+
+    recovered = place.prepare().recovered
+
+    assert place.kept(recovered) == {"README.md": "# app", "dirty.txt": "dirty"}
+
+
+def test_a_checkout_that_lacks_an_object_of_its_own_is_made_anew(place: Place) -> None:
+    place.prepare()
+    sha = place.commit("lost.txt")
+    (place.path / ".git/objects" / sha[:2] / sha[2:]).unlink()
+
+    checkout = place.prepare()
+
+    assert checkout.recovered is None
+    assert place.files() == {"README.md": "# app\n"}
+    (spare,) = (place.root / "dev-alpha/.damaged").iterdir()
+    assert (spare / "app/lost.txt").read_text() == "work\n"
