@@ -94,16 +94,19 @@ class PullFacts:
         Only an update of our own making carries an approval on: its tree is known to be what git makes of the approved
         commit and the base.
         """
-        return self._origin(self.pull.head_sha) == commit or self.pull.head_sha == commit
+        return commit in self._line(self.pull.head_sha)
+
+    def _line(self, sha: str) -> list[str]:
+        """Return a commit and before it those of which it was made by our updates, the newest first."""
+        made = {merge.head_sha: merge.approved_sha for merge in self.work.merges if merge.base_sha is not None}
+        line = [sha]
+        while (earlier := made.get(line[-1])) is not None and earlier not in line:
+            line.append(earlier)
+        return line
 
     def _origin(self, sha: str) -> str:
         """Return the commit that people approved and of which `sha` was made by our updates."""
-        made = {merge.head_sha: merge.approved_sha for merge in self.work.merges if merge.base_sha is not None}
-        seen: set[str] = set()
-        while sha in made and sha not in seen:
-            seen.add(sha)
-            sha = made[sha]
-        return sha
+        return self._line(sha)[-1]
 
     def has_verdict(self, login: str) -> bool:
         """Tell whether an account has said yes or no to the head."""
