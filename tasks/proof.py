@@ -1,4 +1,4 @@
-"""Whether a run did what it was for: the forge's own facts before and after it, never the agent's word. Pure: no I/O."""
+"""Whether a run did what it was for: what the forge shows before and after, never the agent's word. Pure: no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -39,6 +39,7 @@ __all__ = [
     "Wait",
     "Withdraw",
     "after",
+    "assigned_types",
     "decide",
     "decide_issue",
     "decide_pull",
