@@ -179,7 +179,7 @@ def test_every_setting_is_in_the_template_with_its_default(tmp_path: Path) -> No
     assert set(loaded["service"]) == set(ServiceSettings.model_fields) - by_environment_only
     assert set(loaded["types"]["dev"]) == set(TypeSettings.model_fields) - {"command"}
     # Shown by example, since each has a default that says nothing.
-    examples = {"host", "operator_token_file", "flower_password_file", "branch_prefix", "model"}
+    examples = {"host", "operator_token_file", "flower_password_file", "branch_prefix", "model", "prompts"}
     for model, table in ((ServiceSettings, loaded["service"]), (TypeSettings, loaded["types"]["dev"])):
         for key in set(table) - examples - {k for k in table if f"\n{k} =" in text}:
             default = model.model_fields[key].default

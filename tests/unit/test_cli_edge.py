@@ -20,8 +20,8 @@ from tests.helpers.waiting import wait_until
 from webapp import cli as package
 from webapp.cli import COMMANDS, main
 
-#: What runs until it is stopped, or prints what is no data.
-NO_DATA = {"up", "demo", "chaos", "web", "fleet", "worker", "completion", "tasks log"}
+#: What runs until it is stopped, prints what is no data, or needs a forge.
+NO_DATA = {"up", "demo", "init", "chaos", "web", "fleet", "worker", "completion", "tasks log"}
 
 #: One call of every command that prints data. {task}, {delivery}: of `filled`.
 CALLS = {
@@ -41,6 +41,7 @@ CALLS = {
     "tasks release": "tasks release --all --yes",
     "tasks explain": "tasks explain 1",
     "explain": "explain 1",
+    "trail": "trail acme/shop#7",
     "dispatch": "dispatch dev --repo acme/shop --number 7",
     "deliveries list": "deliveries list",
     "deliveries show": "deliveries show 1",

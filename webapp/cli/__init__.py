@@ -25,6 +25,7 @@ VERBOSE = "webapp.cli.verbose"
 COMMANDS = {
     "up": ("service", "Run everything: broker, workers, web app, Flower."),
     "demo": ("service", "See it work, without any account."),
+    "init": ("init", "Make or check what a deployment needs, on the forge too."),
     "chaos": ("chaos", "Kill every part at every point, and count what was lost."),
     "dispatch": ("dispatch", "Queue a task by hand."),
     "explain": ("tasks", "Tell why a task is where it is."),
@@ -32,6 +33,7 @@ COMMANDS = {
     "tasks": ("tasks", "List, show, cancel, release and explain tasks; read logs."),
     "trail": ("trail", "Tell the whole story of one issue."),
     "deliveries": ("deliveries", "List, show and replay what the forge sent."),
+    "merges": ("merges", "List what is to be merged, and what it waits for."),
     "config": ("config", "Show, check or begin the configuration."),
     "reconcile": ("reconcile", "Make every repair once, or tell what it would do."),
     "doctor": ("doctor", "Find what is in the way."),
@@ -54,7 +56,7 @@ Exit status:
 \b
 Examples:
   forgepool demo                    see it work, without any account
-  forgepool config init             begin a deployment in this folder
+  forgepool init                    set up a deployment in this folder
   forgepool up                      run it
   forgepool doctor                  find what is in the way
 """

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from tasks.settings import CONFIG_NAME, Settings, TypeSettings, read_toml
 from webapp.cli.output import NOTHING, Column, Fit, examples, json_option, print_json, table, warn
 from webapp.cli.session import Session, pass_session
 
+#: Where a new configuration has the webhook's secret, below its own folder.
+SECRET = Path("secrets", "webhook")
 _COLUMNS = (Column("KEY"), Column("VALUE", Fit.WRAP), Column("FROM"))
 
 NEXT = """
 Wrote {config} and {secret}.
 
-What to do next:
+What to do next, or let `forgepool init` do where you have the rights:
   1. In {name}: set forge_url and repos, and describe your types.
   2. On the forge, make an account per type ({users}), let each write to the repositories,
      and put an access token of each into
@@ -104,9 +106,25 @@ def check(session: Session, *, as_json: bool) -> None:
 @json_option
 def init(folder: Path, forge_url: str, repos: tuple[str, ...], *, as_json: bool) -> None:
     """Write a commented configuration for dev, reviewer and boss, and a random webhook secret."""
+    path = begin(folder, forge_url=forge_url, repos=repos)
+    secret = path.parent / SECRET
+    tokens = {name: str(path.parent / value["token_file"]) for name, value in read_toml(path)["types"].items()}
+    if as_json:
+        print_json({"config": str(path), "webhook_secret_file": str(secret), "token_files": tokens})
+        return
+    named = ", ".join(tokens.values())
+    words = NEXT.format(config=path, secret=secret, name=path.name, users=", ".join(tokens), tokens=named)
+    click.echo(words.strip())
+
+
+def begin(folder: Path, *, forge_url: str, repos: Sequence[str]) -> Path:
+    """Write a new configuration and a random secret of the webhook; return the path of the former.
+
+    Raises BadInput, and ConfigExists when there is a configuration already.
+    """
     for repo in repos:
         check_repo("repo", repo)
-    path, secret = folder / CONFIG_NAME, folder / "secrets" / "webhook"
+    path = folder / CONFIG_NAME
     text = (files("webapp.cli") / CONFIG_NAME).read_text(encoding="utf-8")
     # A JSON string or list of strings is one of TOML, too.
     text = text.replace("@FORGE_URL@", json.dumps(forge_url)).replace("@REPOS@", json.dumps(repos or ["owner/name"]))
@@ -116,15 +134,9 @@ def init(folder: Path, forge_url: str, repos: tuple[str, ...], *, as_json: bool)
             file.write(text)
     except FileExistsError:
         raise ConfigExists(f"{path} exists already; it was not touched") from None
-    make_secret(secret)
-    _keep_out_of_git(secret.parent)
-    tokens = {name: str(path.parent / value["token_file"]) for name, value in read_toml(path)["types"].items()}
-    if as_json:
-        print_json({"config": str(path), "webhook_secret_file": str(secret), "token_files": tokens})
-        return
-    named = ", ".join(tokens.values())
-    words = NEXT.format(config=path, secret=secret, name=path.name, users=", ".join(tokens), tokens=named)
-    click.echo(words.strip())
+    make_secret(folder / SECRET)
+    _keep_out_of_git((folder / SECRET).parent)
+    return path
 
 
 def examine(session: Session) -> tuple[list[str], list[str]]:
