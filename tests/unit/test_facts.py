@@ -261,6 +261,20 @@ def test_an_ended_pull_request_that_was_deleted_is_left_out(yard: Yard, forge: F
     assert issue_of(yard, forge).ended == ()
 
 
+def test_what_was_opened_again_while_the_forge_was_asked_has_not_ended(yard: Yard, forge: FakeForge) -> None:
+    issue_of(yard, forge)
+
+    class Late(FakeForge):
+        def open_pulls(self, repo: str, *, base: str | None = None) -> list[Any]:
+            del repo, base
+            return []
+
+    late = Late()
+    late.add(make_issue(), make_pull())
+
+    assert issue_of(yard, late).ended == ()
+
+
 def test_the_assignees_of_an_issue_are_not_told_to_the_door(yard: Yard, forge: FakeForge) -> None:
     # It would pass over whoever is known to be assigned, and nobody would begin.
     issue_of(yard, forge)

@@ -207,6 +207,17 @@ def test_a_review_is_addressed_on_the_branch_of_the_pull_request_with_the_labels
     assert asked.detail == "reviewer: Spell it right."
 
 
+def test_a_dead_letter_about_an_older_head_is_needless_once_the_new_one_is_worked_on(scene: Scene) -> None:
+    dead = scene.submit(Kind.REVIEW, 21, "reviewer", head_sha=OLD)
+    with scene.yard.store.writing() as tx:
+        tx.move(dead, Move.BURY, by="test")
+    scene.forge.said[21] = (request(),)
+
+    scene.look(21)
+
+    assert [task.state for task in scene.tasks(21)] == [State.SUPERSEDED, State.QUEUED]
+
+
 def test_what_nobody_can_take_is_looked_at_again_later(issue: Scene) -> None:
     with issue.yard.store.writing() as tx:
         tx.set_instance_state("dev-default", InstanceState.REMOVED)
@@ -293,6 +304,18 @@ def test_a_person_is_asked_on_the_pull_request_when_there_is_no_issue(scene: Sce
     scene.look(21)
 
     assert [asked.number for asked in scene.effects(21, "ask")] == [21]
+
+
+def test_a_person_who_was_asked_on_the_pull_request_is_not_asked_on_its_issue_too(scene: Scene) -> None:
+    scene.forge.add(make_pull(body="", head_ref="tea"))
+    scene.forge.said[21] = tuple(rejection() for _ in range(3))
+    scene.look(21)
+    scene.forge.add(make_pull())
+
+    scene.look(21)
+
+    assert len(scene.effects(21, "ask")) == 1
+    assert scene.effects(7, "ask") == []
 
 
 def test_a_person_is_asked_again_after_they_acted(scene: Scene) -> None:

@@ -205,6 +205,12 @@ def test_what_met_a_conflict_when_it_was_to_be_merged_is_rebased_although_the_fo
     assert decide_pull(pull_facts(approval(), merges=(refused,)), POLICY).rule == "conflict"
 
 
+def test_a_conflict_of_an_older_head_is_no_conflict_of_this_one() -> None:
+    refused = make_merge(code=Refusal.CONFLICT, head_sha=OLD, approved_sha=OLD)
+
+    assert decide_pull(pull_facts(approval(), merges=(refused,)), POLICY).rule == "ready"
+
+
 def test_the_author_repairs_checks_that_failed_at_the_head() -> None:
     step = pull_step(PULLS["fix-ci"])
 
@@ -327,6 +333,11 @@ def test_a_person_may_have_an_agent_review_their_work_as_often_as_they_want() ->
 @pytest.mark.parametrize(("count", "asks"), [(2, None), (3, "fix-ci")])
 def test_the_repairs_of_checks_are_bounded(count: int, asks: str | None) -> None:
     assert cause(pull_facts(statuses=RED, past=past(Kind.FIX_CI, count))) == asks
+
+
+def test_tasks_without_an_agent_use_up_no_cap() -> None:
+    assert cause(pull_facts(statuses=RED, past=past(Kind.FIX_CI, 3, agent_ran=False))) is None
+    assert cause(conflicting(past=past(Kind.REBASE, 3, agent_ran=False))) is None
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,9 @@ def with_pull(*reviews: Any, **changes: Any) -> IssueFacts:
     return issue_facts(pulls=(pull_facts(*reviews, **changes),))
 
 
+CONFLICT = issue_facts(pulls=(conflicting(),))
+
+
 def test_implement_is_withdrawn_when_there_is_a_pull_request_already() -> None:
     found = turn(Kind.IMPLEMENT, with_pull())
 
@@ -136,7 +139,12 @@ def test_implement_becomes_address_review_when_changes_are_outstanding_at_the_he
 
 @pytest.mark.parametrize(
     "facts",
-    [with_pull(rejection(), held_by="ada"), with_pull(*(rejection() for _ in range(3))), with_pull(statuses=RED)],
+    [
+        with_pull(rejection(), held_by="ada"),
+        with_pull(*(rejection() for _ in range(3))),
+        with_pull(statuses=RED),
+        CONFLICT,
+    ],
 )
 def test_implement_becomes_nothing_else_when_that_is_not_wanted_either(facts: IssueFacts) -> None:
     found = turn(Kind.IMPLEMENT, facts)
