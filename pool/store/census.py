@@ -88,13 +88,18 @@ def take_census(tx: Tx) -> Census:
         owed_since=_backlog(tx, effects.c.created_at, is_owed),
         given_up=tx.count_given_up(),
         merges=_counts(tx, [merges.c.state]),
-        orders=_backlog(tx, orders.c.created_at, is_undone),
+        orders=undone_orders(tx),
         looks=_backlog(tx, work.c.look_at, work.c.look_at <= tx.now),
         polls={
             one.repo: (_age(tx, one.polled_at) if one.polled_at else None, bool(one.error)) for one in tx.list_polls()
         },
         repairs={name: one.count for name, one in counts.items()},
     )
+
+
+def undone_orders(tx: Tx) -> Backlog:
+    """Count the orders in comments that nobody has carried out."""
+    return _backlog(tx, orders.c.created_at, is_undone)
 
 
 def _places(tx: Tx) -> tuple[Place, ...]:

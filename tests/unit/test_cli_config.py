@@ -107,6 +107,9 @@ def test_mistakes_are_listed_in_json_too(cli: Deployment) -> None:
         ({"reconcile_s": 90}, {}, "service.reconcile_s = 90 is longer than run_lease_s = 60"),
         ({"merge_type": "chief"}, {}, "service.merge_type = 'chief' is no type here"),
         ({"drain_s": 5}, {}, "types.dev.grace_s = 10 is longer than service.drain_s = 5"),
+        ({"ci_grace_s": 8000}, {}, "service.ci_grace_s = 8000 is not shorter than service.merge_wait_s = 7200"),
+        ({"settle_s": 7200, "forge_poll_s": 0}, {}, "service.settle_s = 7200 is not shorter than service.merge_wait_s"),
+        ({"forge_poll_s": 9000}, {}, "service.forge_poll_s = 9000 is not shorter than service.merge_wait_s = 7200"),
         ({}, {"time_limit_s": 60}, "types.dev.silence_limit_s = 1800 never comes: time_limit_s = 60 is not longer"),
     ],
 )
@@ -179,7 +182,15 @@ def test_every_setting_is_in_the_template_with_its_default(tmp_path: Path) -> No
     assert set(loaded["service"]) == set(ServiceSettings.model_fields) - by_environment_only
     assert set(loaded["types"]["dev"]) == set(TypeSettings.model_fields) - {"command"}
     # Shown by example, since each has a default that says nothing.
-    examples = {"host", "operator_token_file", "flower_password_file", "branch_prefix", "model", "prompts"}
+    examples = {
+        "host",
+        "operator_token_file",
+        "flower_password_file",
+        "branch_prefix",
+        "model",
+        "prompts",
+        "report_type",
+    }
     for model, table in ((ServiceSettings, loaded["service"]), (TypeSettings, loaded["types"]["dev"])):
         for key in set(table) - examples - {k for k in table if f"\n{k} =" in text}:
             default = model.model_fields[key].default

@@ -80,14 +80,32 @@ def state_folder(settings: Settings) -> Iterator[Check]:
     else:
         made = "" if folder.exists() else " (not there yet; it is made when needed)"
         yield ok("state folder", f"{folder} can be written, on {kind or 'an unknown file system'}{made}")
-    free = shutil.disk_usage(here).free
-    words = f"{free / GIB:.1f} GiB free at {here}"
+    yield room("disk", here)
+    yield from checkouts(settings)
+
+
+def room(name: str, path: Path) -> Check:
+    """Look how much is free on the disk of a path."""
+    free = shutil.disk_usage(path).free
+    words = f"{free / GIB:.1f} GiB free at {path}"
     if free < NO_DISK:
-        yield fail("disk", words, "make room")
-    elif free < LOW_DISK:
-        yield warn("disk", words, "make room for checkouts and logs")
-    else:
-        yield ok("disk", words)
+        return fail(name, words, "make room")
+    if free < LOW_DISK:
+        return warn(name, words, "make room for checkouts and logs")
+    return ok(name, words)
+
+
+def checkouts(settings: Settings) -> Iterator[Check]:
+    """Look at the disk of the checkouts, where it is another one, and whether their bound means anything."""
+    folder, bound = settings.state_dir / "checkouts", settings.service.checkouts_bytes
+    if not folder.exists():
+        return
+    if folder.stat().st_dev != settings.state_dir.stat().st_dev:
+        yield room("checkouts", folder)
+    total = shutil.disk_usage(folder).total
+    if bound > total:
+        words = f"service.checkouts_bytes = {bound} is more than the whole disk of {folder} has: {total}"
+        yield warn("checkouts", words, "bound them below what the disk can hold")
 
 
 def file_system(path: Path, mounts: Iterable[tuple[str, str]]) -> str:

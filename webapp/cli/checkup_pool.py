@@ -163,5 +163,10 @@ def deliveries(recent: Sequence[Receipt]) -> Iterator[Check]:
         yield ok("deliveries", f"the newest came {recent[0].received_at:%Y-%m-%d %H:%M} UTC: {recent[0].verdict}")
 
 
+def is_reached(tx: Tx) -> bool:
+    """Tell whether one of the newest deliveries came with a good signature: the forge can call us."""
+    return any(receipt.signed for receipt in tx.list_deliveries(limit=RECENT))
+
+
 def _takes(row: Instance) -> bool:
     return row.state in (InstanceState.ACTIVE, InstanceState.PAUSED)

@@ -17,7 +17,7 @@ from pool.model import check_repo
 from tasks.config_errors import PREFIX
 from tasks.presets import Run
 from tasks.secret_files import HIDDEN, make_secret, redacted
-from tasks.settings import CONFIG_NAME, Settings, TypeSettings, read_toml
+from tasks.settings import CONFIG_NAME, ServiceSettings, Settings, TypeSettings, read_toml
 from webapp.cli.output import NOTHING, Column, Fit, examples, json_option, print_json, table, warn
 from webapp.cli.session import Session, pass_session
 
@@ -173,7 +173,29 @@ def contradictions(settings: Settings) -> list[str]:
         )
     if service.merge_type not in settings.types:
         found.append(f"service.merge_type = {service.merge_type!r} is no type here: nobody merges what is approved")
+    found += _waits(service)
     return found + [one for name, kind in settings.types.items() for one in _limits(name, kind, service.drain_s)]
+
+
+def _waits(service: ServiceSettings) -> list[str]:
+    """Compare how long a merge waits with what it waits for."""
+    limit = f"service.merge_wait_s = {service.merge_wait_s:g}"
+    found = []
+    if service.ci_grace_s >= service.merge_wait_s:
+        found.append(
+            f"service.ci_grace_s = {service.ci_grace_s:g} is not shorter than {limit}: merges are given up first"
+        )
+    if service.settle_s >= service.merge_wait_s:
+        found.append(
+            f"service.settle_s = {service.settle_s:g} is not shorter than {limit}: "
+            "no conflict would ever be called one before the merge is given up"
+        )
+    if service.forge_poll_s >= service.merge_wait_s:
+        found.append(
+            f"service.forge_poll_s = {service.forge_poll_s:g} is not shorter than {limit}: "
+            "checks that no webhook tells of would always be noticed too late"
+        )
+    return found
 
 
 def _limits(name: str, kind: TypeSettings, drain_s: float) -> list[str]:
