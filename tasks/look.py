@@ -14,6 +14,7 @@ from pool.errors import ForgeError, NotAllowed, NotThere
 from pool.lanes import MergeState
 from pool.store import Tx
 from pool.work import Look, Work
+from tasks import merge
 from tasks.dispatch import announce
 from tasks.engine import Engine
 from tasks.facts import Reader, Seen, SeenIssue, fetch, remember
@@ -31,12 +32,11 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 600.0
 MEANWHILE_S = 1.0
 
 
-def look(engine: Engine, forge: Reader, due: Look, *, policy: Policy, lanes: Lanes | None = None) -> Decision:
+def look(engine: Engine, forge: Reader, due: Look, *, policy: Policy, lanes: Lanes = merge) -> Decision:
     """Look at it, and do what its situation asks for. Never raises ForgeError.
 
-    lanes: how a lane is entered and left; None: as `tasks.merge` does.
+    lanes: how a lane is entered and left.
     """
-    lanes = lanes or _lanes()
     began = engine.store.clock()
     with engine.store.writing() as tx:
         tx.begin_look(due.repo, due.number)
@@ -63,12 +63,6 @@ def look(engine: Engine, forge: Reader, due: Look, *, policy: Policy, lanes: Lan
     announce(engine, act.submitted)
     log.info("looked", repo=due.repo, number=due.number, why=due.why, rule=decision.rule, found=decision.why)
     return decision
-
-
-def _lanes() -> Lanes:
-    from tasks import merge  # noqa: PLC0415 - not before it is needed: it brings in git and the client
-
-    return merge
 
 
 def _remember(tx: Tx, seen: Seen, policy: Policy) -> Facts:

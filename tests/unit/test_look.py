@@ -256,6 +256,21 @@ def test_what_is_approved_enters_its_lane_and_its_first_link_is_rung_for(scene: 
     assert scene.look(21).rule == "in-lane"
 
 
+def test_the_lanes_of_the_house_are_entered_and_left_if_no_others_are_given(scene: Scene) -> None:
+    scene.forge.said[21] = (approval(),)
+    due = Look(repo=REPO, number=21, why="webhook", tries=0)
+    look(scene.yard.engine, scene.forge, due, policy=scene.policy)
+    scene.forge.add(make_pull(state="closed"))
+
+    look(scene.yard.engine, scene.forge, due, policy=scene.policy)
+
+    assert [(task.request.kind, task.type, task.state) for task in scene.tasks(21)] == [
+        (Kind.MERGE, "boss", State.SUPERSEDED)
+    ]
+    with scene.yard.store.reading() as tx:
+        assert [entry.state for entry in tx.list_merges(repo=REPO)] == [MergeState.WITHDRAWN]
+
+
 def test_the_reviewer_is_asked_once_for_each_head_and_it_is_looked_at_soon(scene: Scene) -> None:
     scene.look(21)
     scene.yard.wait(10)
