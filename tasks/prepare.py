@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool.errors import CheckoutError
 from pool.model import Instance, Task
 from pool.store import Claim
 from tasks import presets, prompts, workdir
 from tasks.engine import Engine
 from tasks.environment import agent_environment
 from tasks.git import Account, git_environment
+from tasks.mirror import Mirror
+from tasks.repo_template import PATH
 from tasks.runner import AgentCommand, Limits
 from tasks.settings import TypeSettings
 
@@ -64,6 +67,7 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
         session_id=resumed,
     )
     call.result_path.unlink(missing_ok=True)
+    repo_template, notes = _repo_template(root, task, clone_url, account, is_unwanted)
     prompt = prompts.render(
         task.request,
         appendix=instance.prompt_appendix,
@@ -71,10 +75,13 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
         branch=checkout.branch,
         resumed=resumed is not None,
         result_file=call.result_path,
+        override=kind.prompts,
+        repo_template=repo_template,
     )
-    call.prompt_path.write_text(prompt, encoding="utf-8")
+    call.prompt_path.write_text(prompt.text, encoding="utf-8")
     call.prompt_path.chmod(0o600)
-    notes = () if checkout.recovered is None else (f"an earlier run left work behind; it is on {checkout.recovered}",)
+    if checkout.recovered is not None:
+        notes = (*notes, f"an earlier run left work behind; it is on {checkout.recovered}")
     return Prepared(
         task=task,
         type=kind,
@@ -101,8 +108,21 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
             log_bytes=settings.service.log_bytes,
         ),
         log_path=log_path,
-        notes=notes,
+        notes=(*notes, *prompt.notes),
     )
+
+
+def _repo_template(
+    root: Path, request: Request, clone_url: str, account: Account, is_unwanted: Callable[[], bool]
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return what the base branch, never the head of a pull request, says of this kind of task; and notes."""
+    path = PATH.format(kind=request.kind)
+    try:
+        mirror = Mirror.open(root, repo=request.repo, clone_url=clone_url, account=account, is_unwanted=is_unwanted)
+        base = request.base or mirror.default_branch()
+        return mirror.read(base, path) if base else None, ()
+    except CheckoutError as error:
+        return None, (f"{path} of the base branch could not be read: {error}",)
 
 
 def _account(kind: TypeSettings) -> Account:
