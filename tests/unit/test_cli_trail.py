@@ -63,6 +63,7 @@ def story(store: Store, clock: Clock) -> None:
         tx.note_work(REPO, 8, issue=7)
         delivery(tx, 8, "pull_request", Verdict.IGNORED, "no rule asks for it")
         tx.tell(REPO, 8, source="look", what="ask-review", why="nobody has approved the head")
+        tx.tell(REPO, 7, source="look", what="busy", why="task 1 runs")
         tx.owe("request-review:8", "request-review", repo=REPO, number=8, type_name="boss")
     clock.advance(5)
     with store.writing() as tx:
@@ -102,6 +103,7 @@ def test_everything_that_happened_is_told_in_its_order(told: list[Line]) -> None
         "task #7 succeeded, head now c0ffee0000: pushed and opened #8",
         "delivery #8 pull_request assigned by ana: ignored: no rule asks for it",
         "look #8 ask-review: nobody has approved the head",
+        "look #7 busy: task 1 runs",
         "order #7 bea says /forgepool to dev",
         "order #7 /forgepool to dev done: handed to dev",
         "effect #8 request-review as boss written",
@@ -114,12 +116,45 @@ def test_the_pull_request_tells_the_same_story_as_its_issue(store: Store, told: 
     assert lines(store, REPO, 8) == told
 
 
+def test_what_the_trail_repeats_of_a_row_is_told_once(store: Store, clock: Clock) -> None:
+    with store.writing() as tx:
+        merge = tx.enter_lane(REPO, "main", 7, head_sha=HEAD, approved_at=tx.now)
+        tx.tell(REPO, 7, source="merge", what="queued", why="look: approved")
+        tx.tell(REPO, 7, source="merge", what="check", why="open, approved, green")
+    clock.advance(1)
+    with store.writing() as tx:
+        tx.owe("labels:7", "labels", repo=REPO, number=7, type_name="boss")
+        tx.fail_effect(tx.owed_effects()[0], error="no", after_s=None)
+        tx.tell(REPO, 7, source="effect", what="labels given up", why="no")
+        tx.end_merge(merge.id, MergeState.MERGED, reason="done")
+        tx.tell(REPO, 7, source="merge", what="merged", why="done")
+
+    assert texts(lines(store, REPO, 7)) == [
+        "merge #7 enters the lane of main, approved at c0ffee0000",
+        "merge #7 check: open, approved, green",
+        "merge #7 merged: done",
+        "effect #7 labels as boss given up: no",
+    ]
+
+
+def test_of_one_moment_the_cause_is_told_before_what_it_caused(store: Store) -> None:
+    with store.writing() as tx:
+        tx.note_work(REPO, 8, issue=7)
+        tx.owe("report:7", "report", repo=REPO, number=7, type_name="boss")
+        tx.submit("dev", Request(kind=Kind.REBASE, repo=REPO, number=7), by="look")
+        tx.tell(REPO, 8, source="look", what="rebase", why="it conflicts")
+        delivery(tx, 8, "pull_request")
+
+    assert [line.source for line in lines(store, REPO, 7)] == ["delivery", "look", "task", "effect"]
+
+
 def test_the_short_form_leaves_out_what_went_without_saying(store: Store, told: list[Line]) -> None:
     short = lines(store, REPO, 7, short=True)
 
     assert [line for line in told if line not in short] == [
-        line for line in told if line.text == "started on dev-alpha" or "ignored" in line.text
+        line for line in told if line.text == "started on dev-alpha" or "ignored" in line.text or "busy" in line.text
     ]
+    assert len(told) - len(short) == 3
 
 
 def test_what_is_owed_given_up_or_in_a_lane_is_told_as_it_stands(store: Store, clock: Clock) -> None:

@@ -1,7 +1,7 @@
 """`forgepool trail`: the whole story of one issue and of the pull requests for it, one line per event."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from pool.lanes import Merge, MergeState
 from pool.model import Kind, Task, TaskEvent, check_repo
 from pool.states import Move, Verdict
 from pool.store import Receipt, Store, Tx
-from pool.work import Effect, Order
+from pool.work import Effect, Order, Step
 from webapp.cli.output import STYLES, Styled, examples, item, json_option, print_json
 from webapp.cli.session import Session, pass_session
 
@@ -23,6 +23,8 @@ MOST = 1000
 SHA = 10  #: characters of a commit that are enough to find it
 #: In the history of a task, beside the moves.
 QUEUED = "queued"
+#: Looks that found others at work, or a person's turn (tasks/workflow_pull.py, tasks/workflow_issue.py).
+_NOTHING_TO_DO = frozenset({"busy", "in-lane", "has-pull", "quiet"})
 #: Of what happened in the same moment, causes come before what they caused.
 _ORDER = {"delivery": 0, "order": 1, "poll": 2, "look": 3, "task": 4, "run": 5, "merge": 6, "effect": 7}
 
@@ -89,11 +91,10 @@ def lines(store: Store, repo: str, number: int, *, short: bool = False) -> list[
     short: without what goes without saying.
     """
     with store.reading() as tx:
-        told = [line for member in tx.family(repo, number) for line in _of(tx, repo, member)]
-        told += [
-            Line(at=step.at, number=step.number, source=step.source, text=_because(step.what, step.why))
-            for step in tx.list_trail(repo, tx.family(repo, number), limit=MOST)
-        ]
+        family = tx.family(repo, number)
+        told = [line for member in family for line in _of(tx, repo, member)]
+        moments = {(line.source, line.number, line.at) for line in told}
+        told += [_step(step) for step in tx.list_trail(repo, family, limit=MOST) if not _is_echo(step, moments)]
     # Sorting keeps the order within a source, which is that of the ids.
     told.sort(key=lambda line: (line.at, _ORDER.get(line.source, len(_ORDER))))
     return [line for line in told if not line.is_routine] if short else told
@@ -110,6 +111,19 @@ def _of(tx: Tx, repo: str, number: int) -> Iterator[Line]:
         yield from _merge(merge)
     for effect in reversed(tx.list_effects(repo=repo, number=number, limit=MOST)):
         yield _effect(effect)
+
+
+def _is_echo(step: Step, moments: Container[tuple[str, int, datetime]]) -> bool:
+    """Tell whether the trail repeats what a row tells better; a row keeps only how it ended, the trail keeps more."""
+    if (step.source, step.number, step.at) not in moments:
+        return False
+    return step.source != "merge" or step.what in {QUEUED, *MergeState}
+
+
+def _step(step: Step) -> Line:
+    is_routine = step.source == "look" and step.what in _NOTHING_TO_DO
+    text = _because(step.what, step.why)
+    return Line(at=step.at, number=step.number, source=step.source, text=text, is_routine=is_routine)
 
 
 # --- one source each -----------------------------------------------------------------------------
@@ -140,8 +154,8 @@ def _task(task: Task) -> Iterator[Line]:
             source="task",
             text=_words(task, event),
             outcome=_outcome(event),
-            # That it began is told by how it ended; a link of a merge needs no announcement.
-            is_routine=event.event == Move.CLAIM or (is_link and event.event == QUEUED),
+            # That it began is told by how it ended, and what a link of a merge found by the merge.
+            is_routine=event.event == Move.CLAIM or (is_link and event.event in {QUEUED, Move.SUCCEED}),
             task=task.id,
         )
 
