@@ -29,6 +29,7 @@ class Point(StrEnum):
     RUNNING = "running"  # the agent is alive
     ENDED = "ended-not-recorded"  # the agent has ended, its result is in the worker's memory only
     RECORDED = "recorded-not-followed"  # the result is in, what comes next has not been asked
+    WRITTEN = "written-not-noted"  # the forge has an effect, the ledger does not know
 
 
 def reach(point: Point) -> None:

@@ -119,6 +119,11 @@ class DeliveryVerbs(Verbs):
         ).one_or_none()
         return _to_subject(row) if row else None
 
+    def open_subjects(self, repo: str) -> set[int]:
+        """Return the issues and pull requests of a repository that are open, as far as the forge told us."""
+        query = select(subjects.c.number).where(subjects.c.repo == repo, subjects.c.state == "open")
+        return set(self.connection.scalars(query))
+
     def remember(self, subject: Subject) -> None:
         """Store what the forge told us last."""
         here = (subjects.c.repo == subject.repo, subjects.c.number == subject.number)

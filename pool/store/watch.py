@@ -16,6 +16,9 @@ from pool.work import Look, Order, Past, Poll, Step, Work
 #: Tasks that one reading of the work takes in.
 _MOST = 300
 DAY = timedelta(days=1)
+#: A look that did not come to its end is made again after this time.
+SAFETY_S = 120.0
+_SAFETY = "again, killed"
 MAX_WHY = 2000  #: characters of one line of the trail
 
 
@@ -89,6 +92,11 @@ class WatchVerbs(LaneVerbs):
         held = update(work).where(*_here(repo, number), work.c.held_by.is_not(None))
         return self.connection.execute(held.values(held_by=None, held_at=None)).rowcount > 0
 
+    def held_by(self, repo: str, number: int) -> str | None:
+        """Return who holds an issue or pull request, or the issue that it is for; None: nobody does."""
+        row = self.connection.execute(select(work.c.held_by, work.c.issue).where(*_here(repo, number))).one_or_none()
+        return None if row is None else row.held_by or self._held_issue(repo, row.issue)
+
     def reset_caps(self, repo: str, number: int) -> None:
         """Count anew from now on, for an issue and the pull requests for it: a person acted."""
         known = self.connection.scalar(select(work.c.issue).where(*_here(repo, number)))
@@ -100,7 +108,7 @@ class WatchVerbs(LaneVerbs):
     def look_later(self, repo: str, number: int, *, why: str, after_s: float = 0.0) -> None:
         """Have the workflow look at it on the forge; of two wishes the earlier time counts."""
         at = self.after(after_s)
-        later = or_(work.c.look_at.is_(None), work.c.look_at > at)
+        later = or_(work.c.look_at.is_(None), work.c.look_at > at, work.c.look_why == _SAFETY)
         if self.connection.execute(
             update(work).where(*_here(repo, number), later).values(look_at=at, look_why=why)
         ).rowcount:
@@ -122,12 +130,17 @@ class WatchVerbs(LaneVerbs):
         ]
 
     def begin_look(self, repo: str, number: int) -> None:
-        """Take a look off the list; what is wished from now on is another one. Before the forge is asked."""
-        self.note_work(repo, number, look_at=None, look_why=None)
+        """Take a look off the list; what is wished from now on is another one. Before the forge is asked.
+
+        It comes back by itself if whoever makes it is killed.
+        """
+        self.note_work(repo, number, look_at=self.after(SAFETY_S), look_why=_SAFETY)
 
     def end_look(self, repo: str, number: int) -> None:
         """Note that it was looked at."""
         self.note_work(repo, number, looked_at=self.now, look_tries=0)
+        safety = update(work).where(*_here(repo, number), work.c.look_why == _SAFETY)
+        self.connection.execute(safety.values(look_at=None, look_why=None))
 
     def fail_look(self, repo: str, number: int, *, why: str, after_s: float) -> None:
         """Note that the forge could not be asked; it is tried again, for the same reason."""
@@ -161,6 +174,10 @@ class WatchVerbs(LaneVerbs):
         """Note what came of an order; False: somebody else has."""
         done = update(orders).where(orders.c.id == order, is_undone).values(done_at=self.now, answer=answer)
         return self.connection.execute(done).rowcount > 0
+
+    def answer_order(self, order: int, *, answer: str) -> None:
+        """Write what came of an order that was ended."""
+        self.connection.execute(update(orders).where(orders.c.id == order).values(answer=answer))
 
     def postpone_order(self, order: int, *, after_s: float) -> None:
         """Try it again later: the forge could not be asked."""
