@@ -18,6 +18,7 @@ from tasks.engine import Engine
 from tasks.forked import ForkHost
 from tasks.processes import Child, Supervisor
 from tasks.reconcile import Reconciler
+from tasks.steward import Steward
 from tasks.worker import worker_arguments
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class Fleet:
         self._listen_to_signals()
         reconcile_at = 0.0
         # One for all rounds: it tells the dead from the living by what it has seen of them.
-        with Reconciler(self._engine) as reconciler:
+        with Reconciler(self._engine) as reconciler, Steward(self._engine):
             while not self._signals:
                 self._host.tend()
                 self._edge("follow", self.follow)
