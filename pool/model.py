@@ -260,6 +260,7 @@ class Evidence:
     head_before: str | None = None  #: commit of the checkout before the run
     head_after: str | None = None
     resumed: bool = False  #: the agent continued an earlier conversation
+    proof: str = ""  #: what the forge showed of it; "": it was not asked
     notes: tuple[str, ...] = ()  #: what a reader should know: log cut, left-over processes killed, bad result file
 
     def to_json(self) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Whether a run was a success: the ending, the agent's own words and the checkout, weighed. Reads the log, runs git."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from pool.errors import CheckoutError
 from pool.model import Evidence
 from pool.states import Move
+from pool.store import Submitted, Tx
 from tasks import workdir
 from tasks.findings import Found
 from tasks.lease import StopRun, Why
@@ -22,6 +24,13 @@ class Outcome:
     evidence: Evidence = field(default_factory=Evidence)
     #: Whether every process of the agent was seen to end; if not, the reconciler looks for them.
     agent_is_gone: bool = False
+    #: What is to be done in the transaction that records it; returns what was queued.
+    then: "Then | None" = None
+    #: Numbers of issues and pull requests, beside the task's own, that look different on the forge now.
+    looks: tuple[int, ...] = ()
+
+
+Then = Callable[[Tx], list[Submitted]]
 
 
 def judge(prepared: Prepared, ended: Ended) -> Outcome:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.errors import CheckoutError
-from pool.model import Instance, Task
+from pool.model import Instance, Request, Task
 from pool.store import Claim
 from tasks import presets, prompts, workdir
+from tasks.course import Course
 from tasks.engine import Engine
 from tasks.environment import agent_environment
 from tasks.git import Account, git_environment
@@ -33,9 +34,14 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwanted: Callable[[], bool]) -> Prepared:
-    """Step 2: checkout, prompt, environment and command line. is_unwanted: asked while git works."""
-    task, settings = claimed.task, engine.settings
+def prepare(
+    engine: Engine, claimed: Claim, course: Course, *, session_id: str | None, is_unwanted: Callable[[], bool]
+) -> Prepared:
+    """Step 2: checkout, prompt, environment and command line. is_unwanted: asked while git works.
+
+    course: what the facts, read anew, make of the task's request.
+    """
+    task, request, settings = claimed.task, course.request, engine.settings
     with engine.store.reading() as tx:
         # Read now, not at dispatch: an appendix or a model that was changed meanwhile counts.
         instance = tx.instance(str(task.instance))
@@ -47,16 +53,16 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
     log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     account = _account(kind)
     root = settings.state_dir / "checkouts"
-    clone_url = settings.clone_url(task.request.repo)
+    clone_url = settings.clone_url(request.repo)
     checkout = workdir.prepare(
         root,
         instance=instance.name,
-        repo=task.request.repo,
+        repo=request.repo,
         clone_url=clone_url,
         account=account,
-        branch=task.request.branch,
-        new_branch=f"{kind.branch_prefix}{task.request.number}",
-        base=task.request.base,
+        branch=request.branch,
+        new_branch=f"{kind.branch_prefix}{request.number}",
+        base=request.base,
         is_unwanted=is_unwanted,
     )
     resumed = session_id if preset.can_resume else None
@@ -67,9 +73,9 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
         session_id=resumed,
     )
     call.result_path.unlink(missing_ok=True)
-    repo_template, notes = _repo_template(root, task, clone_url, account, is_unwanted)
+    repo_template, notes = _repo_template(root, request, clone_url, account, is_unwanted)
     prompt = prompts.render(
-        task.request,
+        request,
         appendix=instance.prompt_appendix,
         login=kind.forge_user,
         branch=checkout.branch,
@@ -77,6 +83,7 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
         result_file=call.result_path,
         override=kind.prompts,
         repo_template=repo_template,
+        extras=course.extras,
     )
     call.prompt_path.write_text(prompt.text, encoding="utf-8")
     call.prompt_path.chmod(0o600)
@@ -94,7 +101,7 @@ def prepare(engine: Engine, claimed: Claim, *, session_id: str | None, is_unwant
             env={
                 **agent_environment(os.environ, allow=(*preset.env_allow, *kind.pass_env), extra=preset.env),
                 **git_environment(account, root=root, clone_url=clone_url),
-                **_about(task, instance, call, checkout),
+                **_about(task, request, instance, call, checkout),
                 # Also for a command without {session_id}: it may read it here.
                 "FORGEPOOL_SESSION_ID": session_id or "",
             },
@@ -129,15 +136,17 @@ def _account(kind: TypeSettings) -> Account:
     return Account(login=kind.forge_user, token_file=kind.token_file, git_name=kind.git_name, git_email=kind.git_email)
 
 
-def _about(task: Task, instance: Instance, call: presets.Run, checkout: workdir.Checkout) -> dict[str, str]:
+def _about(
+    task: Task, request: Request, instance: Instance, call: presets.Run, checkout: workdir.Checkout
+) -> dict[str, str]:
     """Return what the agent is told of its task, besides the prompt."""
     return {
         "FORGEPOOL_TASK_ID": str(task.id),
         "FORGEPOOL_TYPE": task.type,
         "FORGEPOOL_INSTANCE": instance.name,
-        "FORGEPOOL_REPO": task.request.repo,
-        "FORGEPOOL_NUMBER": str(task.request.number),
-        "FORGEPOOL_KIND": task.request.kind,
+        "FORGEPOOL_REPO": request.repo,
+        "FORGEPOOL_NUMBER": str(request.number),
+        "FORGEPOOL_KIND": request.kind,
         "FORGEPOOL_BRANCH": checkout.branch,
         "FORGEPOOL_MODEL": call.model or "",
         "FORGEPOOL_PROMPT_FILE": str(call.prompt_path),

@@ -1,6 +1,7 @@
 """The life of one run in five named steps: claim, prepare, run, record, follow."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,16 +9,21 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from pool.crashpoints import Point, reach
-from pool.errors import AgentError, BadInput, CheckoutError, ForgepoolError, StaleTask
-from pool.states import Move
-from pool.store import Claim, DeadLettered, NoClaim, Queued
-from tasks import workflow
-from tasks.dispatch import announce, retry_interrupted, ring_if_silent
+from pool.errors import AgentError, BadInput, CheckoutError, ForgeError, ForgepoolError, StaleTask
+from pool.model import Kind, Task
+from pool.states import LIVE, Move
+from pool.store import Claim, DeadLettered, NoClaim, Queued, Submitted, Tx
+from tasks import merge, workflow
+from tasks.aftermath import note_begin, note_end
+from tasks.course import Course, Withdrawn, instead_of, proof_of, set_course
+from tasks.dispatch import announce, labels_of, retry_interrupted, ring_if_silent
 from tasks.engine import Engine
+from tasks.forge import Forges
 from tasks.judge import Outcome, judge, stopped
 from tasks.lease import RunLease
 from tasks.prepare import Prepared, prepare
 from tasks.runner import Agent
+from tasks.situation import IssueFacts
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +71,8 @@ def claim(engine: Engine, instance: str, *, worker_token: str | None, bell: int 
             host=engine.settings.service.host,
             types=engine.settings.types,
         )
+        if isinstance(claimed, Claim):
+            note_begin(engine, tx, claimed.task)
     match claimed:
         case NoClaim(why):
             log.info("nothing to run", instance=instance, why=why, bell=bell)
@@ -74,19 +82,81 @@ def claim(engine: Engine, instance: str, *, worker_token: str | None, bell: int 
 
 
 def perform(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
-    """Do steps 2 and 3 under the lease. A conversation that is gone is started afresh, once."""
+    """Do steps 2 and 3 under the lease, on facts that are read anew, and have the forge prove what was done."""
+
+    def is_unwanted() -> bool:
+        return lease.order() is not None
+
+    task = claimed.task
+    if task.request.kind is Kind.MERGE:
+        return _link(engine, claimed, lease)
+    with Forges(engine.settings, is_unwanted=is_unwanted) as forges:
+        try:
+            course = set_course(engine, forges, task)
+        except ForgeError as error:
+            return stopped(lease.order()) or Outcome(move=Move.FAIL, why=f"the facts could not be read: {error}")
+        if isinstance(course, Withdrawn):
+            return _withdrawn(engine, claimed, course)
+        outcome = work(engine, claimed, course, lease)
+        if outcome.move is Move.SUCCEED:
+            outcome = _proven(engine, forges, task, course, outcome, is_unwanted=is_unwanted)
+    return outcome
+
+
+def _link(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
+    """Run one link of the chain that merges; it has no agent."""
+    done = merge.run_link(engine, claimed, lease)
+    return Outcome(move=done.move, why=done.why, then=done.then, agent_is_gone=True)
+
+
+def _withdrawn(engine: Engine, claimed: Claim, course: Withdrawn) -> Outcome:
+    def then(tx: Tx) -> list[Submitted]:
+        start, request = course.instead, instead_of(course)
+        if start is None or request is None:
+            return []
+        submitted = tx.submit(
+            start.type,
+            request,
+            by=str(claimed.task.instance),
+            default_labels=labels_of(engine, start.type),
+            absorb=LIVE,
+            one_conversation=engine.settings.service.one_conversation,
+            rule=f"in place of {claimed.task.id}",
+            delivery=claimed.task.delivery,
+        )
+        return [submitted]
+
+    return Outcome(move=Move.WITHDRAW, why=course.why, then=then, agent_is_gone=True)
+
+
+def _proven(
+    engine: Engine, forges: Forges, task: Task, course: Course, outcome: Outcome, *, is_unwanted: Callable[[], bool]
+) -> Outcome:
+    """Let the forge tell whether it was done: what the agent says of itself is no evidence."""
+    login = engine.settings.type(task.type).forge_user
+    proof, after = proof_of(engine, forges, task, course, login=login, is_unwanted=is_unwanted)
+    looks = tuple(pull.pull.number for pull in after.pulls) if isinstance(after, IssueFacts) else ()
+    evidence = replace(outcome.evidence, proof=proof.why)
+    if proof.ok:
+        return replace(outcome, evidence=evidence, looks=looks)
+    said = f"; the agent said: {outcome.why}" if outcome.evidence.summary else ""
+    return replace(outcome, move=Move.FAIL, why=proof.why + said, evidence=evidence, looks=looks)
+
+
+def work(engine: Engine, claimed: Claim, course: Course, lease: RunLease) -> Outcome:
+    """Prepare and run. A conversation that is gone is started afresh, once."""
 
     def is_unwanted() -> bool:
         return lease.order() is not None
 
     try:
-        prepared = prepare(engine, claimed, session_id=claimed.session_id, is_unwanted=is_unwanted)
+        prepared = prepare(engine, claimed, course, session_id=claimed.session_id, is_unwanted=is_unwanted)
         outcome = run(engine, claimed, prepared, lease)
         if outcome.move is Move.FAIL and prepared.call.session_id and prepared.preset.resume_failed(prepared.log_path):
             log.warning("session is gone, starting afresh", session=prepared.call.session_id)
             with engine.store.writing() as tx:
                 tx.drop_session(claimed.task.session_key)
-            prepared = prepare(engine, claimed, session_id=None, is_unwanted=is_unwanted)
+            prepared = prepare(engine, claimed, course, session_id=None, is_unwanted=is_unwanted)
             outcome = run(engine, claimed, prepared, lease)
             notes = ("the stored conversation was gone, so a new one was started", *outcome.evidence.notes)
             outcome = replace(outcome, evidence=replace(outcome.evidence, notes=notes))
@@ -109,15 +179,15 @@ def run(engine: Engine, claimed: Claim, prepared: Prepared, lease: RunLease) -> 
     return judge(prepared, ended)
 
 
-def record(engine: Engine, claimed: Claim, outcome: Outcome) -> list[Queued | DeadLettered] | None:
-    """Step 4: write the end of the run, and with it its retry if the machinery lost it.
+def record(engine: Engine, claimed: Claim, outcome: Outcome) -> list[Submitted | DeadLettered] | None:
+    """Step 4: write the end of the run, and with it what comes next: its retry if the machinery lost it, a next link.
 
-    Returns the retry, to be announced; None when the result no longer counts because the lease was lost.
+    Returns what was queued, to be announced; None when the result no longer counts because the lease was lost.
     """
     task, by = claimed.task.id, str(claimed.task.instance)
     deadline = time.monotonic() + RECORD_S
     while True:
-        again: list[Queued | DeadLettered] = []
+        again: list[Submitted | DeadLettered] = []
         try:
             with engine.store.writing() as tx:
                 tx.finish(
@@ -130,6 +200,9 @@ def record(engine: Engine, claimed: Claim, outcome: Outcome) -> list[Queued | De
                 )
                 if workflow.after(outcome.move) is workflow.Next.RETRY:
                     again.append(retry_interrupted(engine, tx, task, by=by))
+                elif outcome.then is not None:
+                    again += outcome.then(tx)
+                note_end(engine, tx, claimed.task, outcome)
         except StaleTask as error:
             log.warning("result does not count", why=str(error))
             return None
@@ -146,7 +219,7 @@ def record(engine: Engine, claimed: Claim, outcome: Outcome) -> list[Queued | De
             return again
 
 
-def _follow(engine: Engine, claimed: Claim, again: list[Queued | DeadLettered]) -> None:
+def _follow(engine: Engine, claimed: Claim, again: list[Submitted | DeadLettered]) -> None:
     """Take the last step; what fails there is made good by the reconciler, and the result is in already."""
     try:
         follow(engine, claimed, again)
@@ -154,12 +227,12 @@ def _follow(engine: Engine, claimed: Claim, again: list[Queued | DeadLettered]) 
         log.warning("nothing followed yet", why=str(error))
 
 
-def follow(engine: Engine, claimed: Claim, again: list[Queued | DeadLettered]) -> None:
-    """Step 5: tell what comes next: the retry of this run, else the next of the queue."""
+def follow(engine: Engine, claimed: Claim, again: list[Submitted | DeadLettered]) -> None:
+    """Step 5: tell what comes next, and ring for the next of the queue."""
     announce(engine, again)
-    if any(isinstance(one, Queued) for one in again):
-        return
     instance = str(claimed.task.instance)
+    if any(isinstance(one, Queued) and one.instance == instance for one in again):
+        return
     with engine.store.reading() as tx:
         head = tx.head_of_queue(instance)
     if head is not None:

@@ -158,6 +158,12 @@ class Settings(BaseModel):
         """The type whose account reads the forge, reports and asks."""
         return self.service.report_type or self.service.merge_type
 
+    @property
+    def talks_back(self) -> bool:
+        """Whether there is an account that reads the forge; without one only webhooks count."""
+        kind = self.types.get(self.report_type)
+        return kind is not None and kind.token_file is not None
+
     def allows(self, repo: str) -> bool:
         """Tell whether a repository is on the allow-list. Forgejo's names do not differ by case."""
         return any(entry in ("*", repo) or entry.lower() == repo.lower() for entry in self.service.repos)
