@@ -16,16 +16,30 @@ from pool.errors import Malformed, Refused, RepoNotAllowed, StoreUnavailable
 from pool.states import Verdict
 from pool.store import Absorbed, Queued, Rejected, Submitted, Tx
 from pool.subject import Subject
+from tasks import merge
 from tasks.dispatch import announce
 from tasks.engine import Engine
 from webapp import events, rules
+from webapp.commands import (
+    Dispatch,
+    EnterLane,
+    ForgetSessions,
+    LookAgain,
+    Outcome,
+    Remember,
+    ResetCaps,
+    Supersede,
+    TakeOrders,
+)
 from webapp.events import CiEvent, Event
-from webapp.rules import Dispatch, Facts, ForgetSessions, Outcome, Remember, Supersede
+from webapp.rules import Facts
 
 log = structlog.get_logger(__name__)
 
 #: Headers that say what a delivery is: kept with the receipt, so that it can be replayed.
 KEPT = ("event", "event-type", "delivery")
+#: Seconds until the workflow looks at what an event was about: several come at once, and the forge is still busy.
+LOOK_AFTER_S = 1.0
 _FORGES = ("x-forgejo-", "x-gitea-")
 _MAX_HEADER = 200  #: characters
 _MAX_REASON = 1000  #: characters
@@ -203,6 +217,8 @@ def _facts(engine: Engine, tx: Tx, event: Event) -> Facts:
         merge_type=merge_type if merge_type in engine.settings.types else None,
         known=known,
         pull_at_sha=pull,
+        held_by=tx.held_by(event.repo, event.number) if event.repo and event.number else None,
+        talks_back=engine.settings.talks_back,
     )
 
 
@@ -212,29 +228,53 @@ def _carry_out(engine: Engine, tx: Tx, outcome: Outcome, receipt: int) -> list[S
     # What is remembered comes last: nobody counts as assigned whose task could not be queued.
     for command in sorted(outcome.commands, key=lambda command: isinstance(command, Remember)):
         match command:
-            case Dispatch(type=type_name, request=request, absorb=absorb):
-                one = tx.submit(
-                    type_name,
-                    request,
-                    by="webhook",
-                    default_labels=engine.settings.type(type_name).match_labels,
-                    absorb=absorb,
-                    one_conversation=engine.settings.service.one_conversation,
-                    rule=outcome.rule,
-                    delivery=receipt,
-                )
+            case Dispatch(type=type_name):
+                one = _submit(engine, tx, command, rule=outcome.rule, receipt=receipt)
                 submitted.append(one)
                 if isinstance(one, Rejected):
                     rejected.add(type_name)
-            case Supersede(repo=repo, number=number, types=types, kinds=kinds, why=why):
-                tx.supersede(repo, number, by="webhook", why=why, types=types, kinds=kinds)
+            case EnterLane(repo=repo, base=base, number=number, head_sha=sha, approved_at=at):
+                place = {"head_sha": sha, "approved_at": at or tx.now, "by": "webhook"}
+                submitted += merge.enter(engine, tx, repo, base, number, **place, delivery=receipt)
             case Remember(subject=subject):
                 tx.remember(_without_accounts(engine, subject, rejected))
-            case ForgetSessions(repo=repo, number=number):
-                tx.drop_sessions_of(repo, number)
-            case _ as never:
-                assert_never(never)
+            case _:
+                _note(tx, command, receipt)
     return submitted
+
+
+def _submit(engine: Engine, tx: Tx, command: Dispatch, *, rule: str | None, receipt: int) -> Submitted:
+    return tx.submit(
+        command.type,
+        command.request,
+        by="webhook",
+        default_labels=engine.settings.type(command.type).match_labels,
+        absorb=command.absorb,
+        one_conversation=engine.settings.service.one_conversation,
+        rule=rule,
+        delivery=receipt,
+    )
+
+
+def _note(tx: Tx, command: Supersede | ForgetSessions | LookAgain | ResetCaps | TakeOrders, receipt: int) -> None:
+    """Do what queues nothing."""
+    repo, number = command.repo, command.number
+    match command:
+        case Supersede(types=types, kinds=kinds, why=why):
+            tx.supersede(repo, number, by="webhook", why=why, types=types, kinds=kinds)
+        case ForgetSessions():
+            tx.drop_sessions_of(repo, number)
+        case LookAgain():
+            tx.look_later(repo, number, why="webhook", after_s=LOOK_AFTER_S)
+            tx.hurry_merge(repo, number)
+        case ResetCaps():
+            tx.reset_caps(repo, number)
+        case TakeOrders(comment=comment, by=by, wishes=wishes):
+            told = {"repo": repo, "number": number, "comment": comment, "by": by, "delivery": receipt}
+            for line, verb, argument in wishes:
+                tx.take_order(**told, line=line, verb=verb, argument=argument)
+        case _ as never:
+            assert_never(never)
 
 
 def _without_accounts(engine: Engine, subject: Subject, types: AbstractSet[str]) -> Subject:

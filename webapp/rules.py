@@ -3,14 +3,29 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pool.model import Kind, Request
 from pool.states import LIVE, State, Verdict
-from pool.subject import Subject
+from pool.subject import HOLD_LABEL, Subject
+from tasks.order_words import parse as parse_orders
+from webapp.assignees import Shift, without
+from webapp.commands import (
+    Command,
+    Dispatch,
+    EnterLane,
+    ForgetSessions,
+    LookAgain,
+    Outcome,
+    Remember,
+    ResetCaps,
+    Supersede,
+    TakeOrders,
+)
 from webapp.events import (
     CiEvent,
     CiStatus,
+    CommentEvent,
     Event,
     IssueEvent,
     OtherEvent,
@@ -21,6 +36,8 @@ from webapp.events import (
 )
 
 _NAMES_SHOWN = 5  #: logins in one reason
+#: A chain that merges ends by itself, and what comes after the merge is a link of it, too.
+_NOT_MERGE = tuple(kind for kind in Kind if kind is not Kind.MERGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +48,8 @@ class Facts:
     merge_type: str | None = None  #: the type that merges; None: nobody merges
     known: Subject | None = None  #: what is stored of the event's issue or pull request
     pull_at_sha: Subject | None = None  #: for an event without a number: the pull request whose head is that commit
+    held_by: str | None = None  #: who wants nothing to begin for it; None: nobody
+    talks_back: bool = False  #: there is an account that reads the forge: what an event does not tell is looked up
 
     def type_of(self, login: str | None) -> str | None:
         """Return the type whose account that is; None: a person, or nobody."""
@@ -39,58 +58,6 @@ class Facts:
     def types_of(self, logins: Iterable[str]) -> tuple[str, ...]:
         """Return the types of those who are agents, each once."""
         return tuple(dict.fromkeys(name for login in logins if (name := self.type_of(login))))
-
-
-# --- what can be asked for -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
-    """Queue a task for a type."""
-
-    type: str
-    request: Request
-    #: A task of the same type, repo, number, kind and commit in one of these states does the work already.
-    absorb: frozenset[State]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supersede:
-    """Drop the tasks that wait for one issue or pull request. A running one is never touched."""
-
-    repo: str
-    number: int
-    types: tuple[str, ...] | None  #: None: of every type
-    kinds: tuple[Kind, ...] | None  #: None: of every kind
-    why: str  #: for the history of the dropped task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remember:
-    """Store what the forge told, in place of what is stored."""
-
-    subject: Subject
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetSessions:
-    """End the conversations about one issue or pull request."""
-
-    repo: str
-    number: int
-
-
-Command = Dispatch | Supersede | Remember | ForgetSessions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What becomes of an event."""
-
-    verdict: Verdict  #: ACCEPTED, or IGNORED, which may still carry a Remember
-    rule: str | None = None  #: name of the rule that decided
-    reason: str  #: one line for a person
-    commands: tuple[Command, ...] = ()
 
 
 def _accepted(reason: str, *commands: Command) -> Outcome:
@@ -129,7 +96,7 @@ def _remember(event: SubjectEvent, known: Subject | None) -> tuple[Remember, ...
     )
     match event:
         case IssueEvent():
-            told = replace(told, assignees=_Shift.of(event, known).now)
+            told = replace(told, assignees=Shift.of(event, known).now)
         case PullEvent():
             told = replace(told, author=event.author, head_sha=event.head_sha, head_ref=event.branch)
     return (Remember(subject=told),)
@@ -145,7 +112,7 @@ def _closed(event: SubjectEvent, facts: Facts) -> Outcome:
         return _pass_over(event, facts, f"#{event.number} is open again")
     became = "merged" if isinstance(event, PullEvent) and event.merged else "closed"
     why = f"#{event.number} was {became}"
-    drop = Supersede(repo=event.repo, number=event.number, types=None, kinds=None, why=why)
+    drop = Supersede(repo=event.repo, number=event.number, types=None, kinds=_NOT_MERGE, why=why)
     forget = ForgetSessions(repo=event.repo, number=event.number)
     return _accepted(why, drop, forget, *_remember(event, facts.known))
 
@@ -163,32 +130,6 @@ def _names(names: Sequence[str]) -> str:
 # --- issues --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shift:
-    """Who came and who went: the payload only tells who is assigned now (modules/structs/hook.go)."""
-
-    added: tuple[str, ...]
-    gone: tuple[str, ...]
-    now: tuple[str, ...]
-
-    @classmethod
-    def of(cls, event: IssueEvent, known: Subject | None) -> Self:
-        """Compare with what is stored; when nothing is, everybody came."""
-        before = (known.assignees if known else None) or ()
-        gone = _without(before, event.assignees)
-        # Times are whole seconds and several senders run at once (services/webhook/deliver.go). Of two `assigned` in
-        # one second the older, with the shorter list, may come last: it is believed only in what it adds.
-        if known and known.updated_at == event.updated_at and event.action != "unassigned":
-            gone = ()
-        now = (*_without(before, (*gone, *event.assignees)), *event.assignees)
-        return cls(added=_without(event.assignees, before), gone=gone, now=now)
-
-
-def _without(logins: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    left_out = {login.lower() for login in others}
-    return tuple(login for login in logins if login.lower() not in left_out)
-
-
 def _assignees_changed(event: IssueEvent, facts: Facts) -> Outcome:
     issue, known = f"#{event.number}", facts.known
     if event.is_pull:
@@ -200,14 +141,14 @@ def _assignees_changed(event: IssueEvent, facts: Facts) -> Outcome:
     if event.action == "unassigned" and (known is None or known.assignees is None):
         # Not remembered either, so that an `assigned` that comes late still counts.
         return _ignored(f"who was assigned to {issue} before is not known")
-    return _follow(event, facts, _Shift.of(event, known))
+    return _follow(event, facts, Shift.of(event, known))
 
 
-def _follow(event: IssueEvent, facts: Facts, shift: _Shift) -> Outcome:
+def _follow(event: IssueEvent, facts: Facts, shift: Shift) -> Outcome:
     """Start the agents that came and drop what waits for those that went."""
     issue = f"#{event.number}"
     start = facts.types_of(shift.added)
-    drop = _without(facts.types_of(shift.gone), facts.types_of(shift.now))
+    drop = without(facts.types_of(shift.gone), facts.types_of(shift.now))
     if not start and not drop:
         people = (*shift.added, *shift.gone)
         why = f"no agent's account: {_names(people)}" if people else f"the assignees of {issue} are the ones known"
@@ -220,10 +161,37 @@ def _follow(event: IssueEvent, facts: Facts, shift: _Shift) -> Outcome:
         commands.append(Supersede(repo=event.repo, number=event.number, types=drop, kinds=kinds, why=why))
         said.append(f"{issue} no longer waits for {_names(drop)}")
     if start:
-        request = _request(event, Kind.IMPLEMENT)
-        commands += [Dispatch(type=name, request=request, absorb=LIVE) for name in start]
-        said.append(f"{issue} was assigned to {_names(start)}")
+        if facts.type_of(event.sender) is None:
+            commands.append(ResetCaps(repo=event.repo, number=event.number))
+        if (held := _held(event, facts)) is None:
+            request = _request(event, Kind.IMPLEMENT)
+            commands += [Dispatch(type=name, request=request, absorb=LIVE) for name in start]
+        said.append(f"{issue} was assigned to {_names(start)}" + (f"; {held}" if held else ""))
     return _accepted("; ".join(said), *commands, *_remember(event, facts.known))
+
+
+def _held(event: SubjectEvent, facts: Facts) -> str | None:
+    """Say that nothing may begin for it; the look after its release makes up for it."""
+    if facts.held_by:
+        return f"#{event.number} is held by {facts.held_by}"
+    return f"#{event.number} is held by its label {HOLD_LABEL}" if HOLD_LABEL in event.labels else None
+
+
+def _ordered(event: CommentEvent, facts: Facts) -> Outcome:
+    if facts.type_of(event.author) or not _same(event.author, event.sender):
+        return _ignored("an agent's words, or words that another changed, are no orders")
+    wishes = parse_orders(event.text)
+    if not wishes:
+        return _ignored("a comment without an order")
+    if not facts.talks_back:
+        return _ignored("orders need an account that reads the forge: give its type a token")
+    orders = TakeOrders(repo=event.repo, number=event.number, comment=event.comment, by=event.author, wishes=wishes)
+    return _accepted(f"{event.author} asks: {_names([verb for _, verb, _ in wishes])}", orders)
+
+
+def _comment_passed_over(event: CommentEvent, facts: Facts) -> Outcome:
+    del facts
+    return _ignored(f"comment {event.action}: only new ones count")
 
 
 def _issue_passed_over(event: IssueEvent, facts: Facts) -> Outcome:
@@ -256,7 +224,18 @@ def _approved(event: ReviewEvent, facts: Facts) -> Outcome:
         return _pass_over(event, facts, f"{event.sender} wrote #{event.number}: a review of one's own does not count")
     if facts.merge_type is None:
         return _pass_over(event, facts, "no type merges: mark one in the settings, or merge by hand")
-    return _for_type(event, facts, facts.merge_type, Kind.MERGE, absorb=LIVE)
+    if (reason := _over(event, facts)) or (reason := _held(event, facts)):
+        return _pass_over(event, facts, reason)
+    if event.head_sha is None:
+        return _pass_over(event, facts, f"which commit of #{event.number} was approved is not told")
+    lane = EnterLane(
+        repo=event.repo,
+        base=event.base_ref,
+        number=event.number,
+        head_sha=event.head_sha,
+        approved_at=event.updated_at,
+    )
+    return _accepted(f"{event.sender} approved #{event.number}", lane, *_remember(event, facts.known))
 
 
 def _commented(event: ReviewEvent, facts: Facts) -> Outcome:
@@ -280,13 +259,20 @@ def _for_account(
 def _for_type(
     event: PullEvent, facts: Facts, type_name: str, kind: Kind, *, absorb: frozenset[State], detail: str = ""
 ) -> Outcome:
-    if event.merged or not _is_open(event, facts.known):
-        return _pass_over(event, facts, f"#{event.number} is {'merged' if event.merged else 'closed'}")
+    if (reason := _over(event, facts)) or (reason := _held(event, facts)):
+        return _pass_over(event, facts, reason)
     request = replace(
         _request(event, kind), detail=detail, branch=event.branch, base=event.base_ref, head_sha=event.head_sha
     )
     dispatch = Dispatch(type=type_name, request=request, absorb=absorb)
     return _accepted(f"{kind} of #{event.number} for {type_name}", dispatch, *_remember(event, facts.known))
+
+
+def _over(event: PullEvent, facts: Facts) -> str | None:
+    """Say that nothing is left to do on a pull request."""
+    if event.merged:
+        return f"#{event.number} is merged"
+    return None if _is_open(event, facts.known) else f"#{event.number} is closed"
 
 
 def _request(event: SubjectEvent, kind: Kind) -> Request:
@@ -316,6 +302,8 @@ def _ci_failed(event: CiEvent, facts: Facts) -> Outcome:
         return _ignored(f"#{number} is closed")
     if type_name is None:
         return _ignored(f"{author} is not an agent's account" if author else f"who wrote #{number} is not known")
+    if facts.held_by:
+        return _ignored(f"#{number} is held by {facts.held_by}")
     dispatch = Dispatch(type=type_name, request=_fix_request(event, number, pull), absorb=LIVE)
     return _accepted(f"{event.context} failed on #{number}: {dispatch.request.kind} for {type_name}", dispatch)
 
@@ -380,12 +368,22 @@ RULES: tuple[Rule[Any], ...] = (
     Rule("ci-failed", CiEvent, {CiStatus.FAILURE}, _ci_failed, "The author of the pull request repairs it."),
     Rule("ci-not-failed", CiEvent, None, _ci_passed_over, "Only a failure asks for work."),
     Rule("pull-changed", PullEvent, None, _pull_passed_over, "It is remembered: CI events may name only its commit."),
+    Rule("comment-command", CommentEvent, {"created"}, _ordered, "People with write access may give orders."),
+    Rule("comment-changed", CommentEvent, None, _comment_passed_over, "What was said once is not said again."),
     Rule("issue-changed", IssueEvent, None, _issue_passed_over, "Only assignees and the end of an issue count."),
     Rule("anything-else", OtherEvent, None, _other_passed_over, "It is answered and asks for nothing."),
 )
 
 
 def decide(event: Event, facts: Facts) -> Outcome:
-    """Return what the first rule that fits makes of the event."""
+    """Return what the first rule that fits makes of the event; what it does not tell is looked up on the forge."""
     rule = next(rule for rule in RULES if rule.fits(event))
-    return replace(rule.decide(event, facts), rule=rule.name)
+    outcome = rule.decide(event, facts)
+    return replace(outcome, rule=rule.name, commands=(*outcome.commands, *_look(event, facts)))
+
+
+def _look(event: Event, facts: Facts) -> tuple[LookAgain, ...]:
+    number = event.number or (facts.pull_at_sha.number if facts.pull_at_sha else None)
+    if not facts.talks_back or event.repo is None or number is None or isinstance(event, OtherEvent):
+        return ()
+    return (LookAgain(repo=event.repo, number=number),)

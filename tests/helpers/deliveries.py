@@ -15,9 +15,9 @@ REAL = ROOT.parent / "shared" / "deliveries"  #: beside the checkout, or not the
 
 #: File -> Event, Event-Type, who sent it, and the event class it must become.
 _REAL = {
-    "forgejo-issue-comment.json": ("issue_comment", "issue_comment", "forgejo", "OtherEvent"),
+    "forgejo-issue-comment.json": ("issue_comment", "issue_comment", "forgejo", "CommentEvent"),
     "forgejo-pr.json": ("pull_request", "pull_request_sync", "forgejo", "PullEvent"),
-    "forgejo-pr-comment.json": ("issue_comment", "pull_request_comment", "forgejo", "OtherEvent"),
+    "forgejo-pr-comment.json": ("issue_comment", "pull_request_comment", "forgejo", "CommentEvent"),
     "forgejo-action-run-pr.json": ("action_run_success", "action_run_success", "forgejo", "CiEvent"),
     "forgejo-push.json": ("push", "push", "forgejo", "OtherEvent"),
     "issue-assign-event.json": ("issues", "issue_assign", "gitea", "IssueEvent"),

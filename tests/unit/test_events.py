@@ -13,6 +13,7 @@ from webapp import events
 from webapp.events import (
     CiEvent,
     CiStatus,
+    CommentEvent,
     Event,
     IssueEvent,
     OtherEvent,
@@ -275,8 +276,8 @@ def test_the_ambiguous_name_is_a_review_only_when_somebody_reviewed() -> None:
     name = {"event": "pull_request_comment", "event_type": ""}
 
     assert isinstance(read("pull-review-comment.json", **name), ReviewEvent)
-    assert isinstance(read("pull-comment.json", **name), OtherEvent)
-    assert isinstance(read("pull-comment.json"), OtherEvent)
+    assert isinstance(read("pull-comment.json", **name), CommentEvent)
+    assert isinstance(read("pull-comment.json"), CommentEvent)
 
 
 def test_a_run_is_read_whole() -> None:
