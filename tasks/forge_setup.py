@@ -115,10 +115,6 @@ class SetupForge:
         )
         return RepositoryState(repository=value, is_empty=bool(told.get("empty")))
 
-    def sees(self, repo: str) -> bool:
-        """Tell whether there is such a repository for the account."""
-        return self._exists(f"v1/repos/{repo}")
-
     def writable(self) -> list[str]:
         """Return the repositories that the account may write to."""
         return [

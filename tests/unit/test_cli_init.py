@@ -412,6 +412,20 @@ def test_a_lost_secret_is_made_anew(place: Place, house: SetupHouse) -> None:
     assert hook["config"]["secret"] == (place.folder / "secrets" / "webhook").read_text().strip()
 
 
+@pytest.mark.parametrize(
+    ("option", "address"),
+    [("--forge", "forge.example"), ("--forge", "https://me:pw@forge.example"), ("--hook-url", "pool.example:8420")],
+)
+def test_an_address_that_cannot_be_one_is_refused_before_anything_is_written(
+    place: Place, option: str, address: str
+) -> None:
+    said = place.call(option, address, "--yes", status=2).output
+
+    assert "write it like https://" in said
+    assert "pw" not in said
+    assert not place.folder.exists()
+
+
 def test_a_forge_that_is_away_is_one_sentence(tmp_path: Path, house: SetupHouse) -> None:
     away = ["--dir", str(tmp_path / "x"), "--forge", "http://127.0.0.1:1", "--repo", REPO, "--yes"]
 

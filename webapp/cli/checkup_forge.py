@@ -101,25 +101,17 @@ def rights(scene: Scene, repos: Sequence[str]) -> Iterator[Check]:
 
 def _repository(scene: Scene, repo: str) -> Iterator[Check]:
     reader = scene.reader(repo)
-    if reader is None:
+    state = scene.state(reader, repo) if reader else None
+    if state is None:
         yield fail("rights", f"{repo}: nobody whose token is here can see such a repository", f"check its name; {INIT}")
         return
-    state = reader.repository(repo)
     yield from _settings(scene, state)
     for name, kind in scene.settings.types.items():
         client = scene.client_of(name)
-        if client is not None and not _may_push(client.repository(repo) if _sees(scene, name, repo) else None):
+        own = scene.state(client, repo) if client is not None else None
+        if client is not None and (own is None or not own.repository.can_push):
             step = f"add it at {scene.url}/{repo}/settings/collaboration; {INIT}"
             yield fail("rights", f"{repo}: {kind.forge_user} of type {name} may not write", step)
-
-
-def _sees(scene: Scene, name: str, repo: str) -> bool:
-    client = scene.client_of(name)
-    return client is not None and client.sees(repo)
-
-
-def _may_push(state: RepositoryState | None) -> bool:
-    return state is not None and state.repository.can_push
 
 
 def _settings(scene: Scene, state: RepositoryState) -> Iterator[Check]:

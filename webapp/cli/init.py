@@ -16,7 +16,7 @@ from webapp.cli.config import begin
 from webapp.cli.output import Styled, examples, item, json_option, print_json, sentence
 from webapp.cli.setup_forge import steps
 from webapp.cli.setup_report import Line, Outcome, created, note, there, you
-from webapp.cli.setup_scene import ADMIN_ENV, Scene, hook_url, take_admin_token
+from webapp.cli.setup_scene import ADMIN_ENV, Scene, check_address, hook_url, take_admin_token
 
 _STYLES = {Outcome.CREATED: "green", Outcome.YOU: "yellow"}
 _WIDTH = max(len(outcome) for outcome in Outcome)
@@ -98,6 +98,10 @@ class _Wish:
 
 
 def _lines(wish: _Wish) -> Iterator[Line]:
+    # Before anything is written: a configuration that does not load would be in the way.
+    for option, address in (("forge", wish.forge_url), ("hook-url", wish.hook_url)):
+        if address is not None:
+            check_address(option, address)
     yield from _configuration(wish)
     settings = Settings.load(wish.path)
     yield from _agreement(wish, settings)

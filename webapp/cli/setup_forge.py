@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pool.errors import ForgeError, NotAllowed, NotThere
+from pool.errors import ForgeError, NotAllowed
 from tasks.forge_setup import SetupForge
 from tasks.settings import TypeSettings
 from tasks.setup_values import SCOPES, unheard
@@ -120,13 +120,14 @@ def token_by_hand(url: str, login: str, path: Path) -> str:
 def repository(scene: Scene, repo: str, names: Iterable[str], hook_url: str | None) -> Iterator[Line]:
     """See that a repository is as it must be."""
     reader = scene.reader(repo)
-    if reader is None:
+    state = scene.state(reader, repo) if reader else None
+    if reader is None or state is None:
         yield you(
             f"{repo}: nobody whose token is here can see such a repository",
             "check its name; or run this again with a token of its owner (--admin-token-file)",
         )
         return
-    known = reader.repository(repo).repository
+    known = state.repository
     if known.archived:
         yield you(f"{repo} is archived: nothing can be written there", "take it out of the archive, or out of repos")
     style = scene.settings.service.merge_style
@@ -138,7 +139,7 @@ def repository(scene: Scene, repo: str, names: Iterable[str], hook_url: str | No
         )
     for name in names:
         yield from _access(scene, repo, name)
-    yield from labels(scene, repo)
+    yield from labels(scene, repo, scene.writer(repo) or reader)
     yield from hook(scene, repo, hook_url)
 
 
@@ -147,7 +148,8 @@ def _access(scene: Scene, repo: str, name: str) -> Iterator[Line]:
     if own is None:
         yield you(f"{repo}: {login} was not let in, since without its token nobody knows whose account it is", AGAIN)
         return
-    if _can_push(own, repo):
+    state = scene.state(own, repo)
+    if state is not None and state.repository.can_push:
         if lacking := own.lacking_scopes(repo):
             path = scene.settings.types[name].token_file or Path()
             yield you(f"the token of {login} lacks {', '.join(lacking)}", token_by_hand(scene.url, login, path))
@@ -168,18 +170,8 @@ def _access(scene: Scene, repo: str, name: str) -> Iterator[Line]:
 AGAIN = "first see to the token, as said above; then run this again"
 
 
-def _can_push(client: SetupForge, repo: str) -> bool:
-    try:
-        return client.repository(repo).repository.can_push
-    except NotThere:
-        return False
-
-
-def labels(scene: Scene, repo: str) -> Iterator[Line]:
+def labels(scene: Scene, repo: str, client: SetupForge) -> Iterator[Line]:
     """See that the labels with a meaning of ours can be chosen."""
-    client = scene.manager(repo) or scene.reader(repo)
-    if client is None:
-        return
     known = client.labels(repo)
     for name, (color, description) in LABELS.items():
         if name in known:

@@ -3,18 +3,18 @@
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import urlsplit
 
-from pool.errors import ConfigError, ForgeError
+from pool.errors import BadInput, ConfigError, ForgeError, ForgeUnavailable
 from tasks.forge_setup import SetupForge
-from tasks.secret_files import read_secret
+from tasks.secret_files import read_secret, redacted
 from tasks.settings import Settings, TypeSettings
-from tasks.setup_values import Account, ForgeVersion, is_loopback, is_private
+from tasks.setup_values import Account, ForgeVersion, RepositoryState, is_loopback, is_private
 
 ADMIN_ENV = "FORGEPOOL_ADMIN_TOKEN"
 HOOK_PATH = "/webhooks/forgejo"
@@ -32,7 +32,7 @@ class Scene:
     _clients: dict[str | None, SetupForge] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
     _ours: dict[str, Account | ForgeError | None] = field(default_factory=dict)
-    _managers: dict[str, SetupForge | None] = field(default_factory=dict)
+    _states: dict[tuple[int, str], RepositoryState | None] = field(default_factory=dict)
     _admin: Account | None = None
     _version: ForgeVersion | None = None
 
@@ -97,7 +97,6 @@ class Scene:
     def forget(self, name: str) -> None:
         """Ask again: the type has a token now."""
         self._ours.pop(name, None)
-        self._managers.clear()
 
     def is_ours(self, name: str) -> bool:
         """Tell whether the account of a type is sure to be ours: we hold a token of it.
@@ -116,15 +115,34 @@ class Scene:
 
     # --- rights -------------------------------------------------------------------------------
 
+    def state(self, client: SetupForge, repo: str) -> RepositoryState | None:
+        """Return a repository as an account sees it; None: it does not. Asked once. Raises ForgeUnavailable."""
+        key = (id(client), repo)
+        if key not in self._states:
+            try:
+                self._states[key] = client.repository(repo)
+            except ForgeUnavailable:
+                raise
+            except ForgeError:
+                self._states[key] = None
+        return self._states[key]
+
     def manager(self, repo: str) -> SetupForge | None:
         """Return the forge with rights that suffice to change a repository's settings; None: nobody's do."""
-        if repo not in self._managers:
-            self._managers[repo] = next(filter(lambda one: _manages(one, repo), self._known()), None)
-        return self._managers[repo]
+        return self._first(repo, lambda state: state.repository.can_admin)
+
+    def writer(self, repo: str) -> SetupForge | None:
+        """Return the forge with rights that suffice to write to a repository; None: nobody's do."""
+        return self._first(repo, lambda state: state.repository.can_push)
 
     def reader(self, repo: str) -> SetupForge | None:
         """Return the forge with rights that suffice to see a repository, if need be nobody's; None: none do."""
-        return next((one for one in (*self._known(), self.client()) if _sees(one, repo)), None)
+        found = self._first(repo, lambda _: True)
+        return found or (self.client() if self.state(self.client(), repo) is not None else None)
+
+    def _first(self, repo: str, suffices: Callable[[RepositoryState], bool]) -> SetupForge | None:
+        found = ((one, self.state(one, repo)) for one in self._known())
+        return next((one for one, state in found if state is not None and suffices(state)), None)
 
     def _known(self) -> Iterator[SetupForge]:
         if self.admin_token:
@@ -134,26 +152,13 @@ class Scene:
                 yield client
 
 
-def _manages(client: SetupForge, repo: str) -> bool:
-    with suppress(ForgeError):
-        return client.repository(repo).repository.can_admin
-    return False
-
-
-def _sees(client: SetupForge, repo: str) -> bool:
-    try:
-        client.repository(repo)
-    except ForgeError:
-        return False
-    return True
-
-
 # --- the hook's address --------------------------------------------------------------------------
 
 
 def hook_url(settings: Settings, given: str | None) -> str | None:
     """Return the address that the forge is to call; None: it cannot be known from here."""
     if given:
+        check_address("hook-url", given)
         return given if urlsplit(given).path.rstrip("/") else given.rstrip("/") + HOOK_PATH
     host, _, port = settings.service.listen.rpartition(":")
     if host not in ANY_ADDRESS and not is_loopback(host):
@@ -161,6 +166,13 @@ def hook_url(settings: Settings, given: str | None) -> str | None:
     if is_loopback(urlsplit(settings.service.forge_url).hostname or ""):
         return f"http://127.0.0.1:{port}{HOOK_PATH}"
     return None
+
+
+def check_address(option: str, value: str) -> None:
+    """Refuse what is no address of a web server. Raises BadInput."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in value or not value.isprintable():
+        raise BadInput(option, redacted(value), "write it like https://forge.example.org")
 
 
 def is_our_path(url: str) -> bool:
