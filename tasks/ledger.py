@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from pool.crashpoints import Point, reach
-from pool.errors import ForgeError, ForgeUnavailable
+from pool.errors import ForgeError, ForgeUnavailable, LeaseLost
 from pool.model import Task
 from pool.store import Tx
 from pool.work import Effect
@@ -28,6 +28,8 @@ MOST_REFUSALS = 4
 #: Edits of one comment that come within this time are one.
 REPORT_AFTER_S = 1.0
 NO_TOKEN_S = 600.0
+#: Calls in a row that a forge may leave unanswered; the rest of a round would only wait for it, too.
+MOST_UNANSWERED = 3
 
 
 def owe_report(tx: Tx, engine: Engine, repo: str, number: int) -> None:
@@ -53,22 +55,31 @@ def settle(engine: Engine, forges: Forges, *, limit: int = 50, is_ours: Callable
     """
     with engine.store.reading() as tx:
         due = tx.owed_effects(limit=limit)
-    done = 0
+    done = unanswered = 0
     for effect in due:
-        if not is_ours():
+        if not is_ours() or unanswered == MOST_UNANSWERED:
             break
-        done += _settle_one(engine, forges, effect)
+        try:
+            done += _settle_one(engine, forges, effect, is_ours)
+        except ForgeUnavailable as error:
+            _put_off(engine, effect, str(error), _pause_s(effect))
+            unanswered += 1
+        except LeaseLost as error:
+            log.warning("effect left to others", effect=effect.key, why=str(error))
+            break
+        else:
+            unanswered = 0
     return done
 
 
-def _settle_one(engine: Engine, forges: Forges, effect: Effect) -> bool:
+def _settle_one(engine: Engine, forges: Forges, effect: Effect, is_ours: Callable[[], bool]) -> bool:
     try:
         forge = forges.of(effect.type)
         if forge is None:
             return _put_off(engine, effect, f"the type {effect.type} has no token", NO_TOKEN_S)
-        ref = _write(engine, forge, effect)
-    except ForgeUnavailable as error:
-        return _put_off(engine, effect, str(error), _pause_s(effect))
+        ref = _write(engine, forge, effect, is_ours)
+    except ForgeUnavailable:
+        raise
     except ForgeError as error:
         return _refused(engine, effect, error)
     reach(Point.WRITTEN)
@@ -78,12 +89,16 @@ def _settle_one(engine: Engine, forges: Forges, effect: Effect) -> bool:
     return True
 
 
-def _write(engine: Engine, forge: Forge, effect: Effect) -> str | None:
+def _write(engine: Engine, forge: Forge, effect: Effect, is_ours: Callable[[], bool]) -> str | None:
     kind = KINDS.get(effect.kind)
     if kind is None:
         raise ForgeError(f"this version knows no effect of the kind {effect.kind!r}")
     login = _login(engine.settings, effect.type)
-    return kind(Writing(engine=engine, forge=forge, effect=effect, login=login))
+    try:
+        return kind(Writing(engine=engine, reader=forge, effect=effect, login=login, is_ours=is_ours))
+    except (KeyError, TypeError, ValueError) as error:
+        # What another version noted must not keep everything behind it from being written.
+        raise ForgeError(f"this version cannot read what was noted of it: {error!r}") from error
 
 
 def _login(settings: Settings, type_name: str) -> str:
