@@ -67,18 +67,23 @@ class ForgeHttp:
         url: str,
         *,
         token: str,
+        password_of: tuple[str, str] | None = None,
         pace: Pace | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = 15.0,
         sleep: Callable[[float], None] = time.sleep,
         is_unwanted: Callable[[], bool] = never,
     ) -> None:
-        """url: of the forge itself. is_unwanted: asked before a call is tried again."""
+        """url: of the forge itself. is_unwanted: asked before a call is tried again.
+
+        token: "" for nobody's. password_of: login and password, for what is given to nobody with a token.
+        """
         self.url = url.rstrip("/")
         self._pace, self._sleep, self._is_unwanted = pace, sleep, is_unwanted
         self._client = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"token {token}", "Accept": "application/json"},
+            headers={"Accept": "application/json"} | ({"Authorization": f"token {token}"} if token else {}),
+            auth=password_of,
             timeout=timeout_s,
             transport=transport,
             # A redirect may lead to another host, and that must not get the token.

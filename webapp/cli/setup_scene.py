@@ -61,7 +61,10 @@ class Scene:
     def version(self) -> ForgeVersion:
         """Return which forge it is; asked once. Raises ForgeError."""
         if self._version is None:
-            self._version = self.client().version()
+            try:
+                self._version = self.client().version()
+            except ForgeUnavailable as error:
+                raise ForgeUnavailable(f"{self.url}: {error}", call=error.call) from error
         return self._version
 
     # --- accounts -----------------------------------------------------------------------------
