@@ -1,61 +1,66 @@
 """A stand-in for Forgejo, for the demo and the tests: its accounts, issues and pull requests over real git.
 
-Starts git and one HTTP server on the loopback interface; posts signed deliveries as Forgejo does.
+Starts git and one HTTP server on the loopback interface; posts signed deliveries as Forgejo does. What it does
+otherwise is listed in gaps.py, what it does alike in model.py, and what can be made to go wrong in faults.py.
 
-Known gaps, against the real forge:
-- No REST interface and no web pages; people act through the methods of StandInForge.
-- Every account may push to every repository; no teams, forks, milestones, branch protection or scheduled merges.
-- No deliveries for push, create, delete, edits, deletions, milestones, releases, packages or wiki.
-- Assignees are listed in the order of assignment; Forgejo's order comes from an unordered join and may differ.
-- Deliveries go out before the method returns, one by one in the order of the changes, unless disorder is asked for;
-  only those caused by `git push` go out after the answer, as Forgejo's do.
-- One JSON hook for everything; no Authorization header; beside the named headers, httpx adds its own.
-- Whether a pull request can be merged is known at once: only `synchronized`, which always says no, shows the delay.
-- A merge is always a merge commit; `closes #N` counts in the pull request's text only, not in commits or comments.
-- Members of a repository that tell its settings and sizes, and of a pull request that count its lines, are left out.
-- Bodies of git requests are held in memory, and one push is served at a time.
+Without a server it can be called in the same process: `httpx.WSGITransport(app=forge.app)`.
 """
 
-import hmac
 import logging
 import threading
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from flask import Flask, Response, abort, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from webapp.standin import smarthttp
+from webapp.standin import rest, rest_admin, rest_git, rest_hooks, rest_issues, rest_pulls, smarthttp
+from webapp.standin.ci import CiResult
 from webapp.standin.sender import Sent
-from webapp.standin.tracker import Tracker, Unprocessable
+from webapp.standin.tracker import Refusal, Tracker, Unprocessable
 
-__all__ = ["Sent", "StandInForge", "Unprocessable"]
+__all__ = ["CiResult", "Refusal", "Sent", "StandInForge", "Unprocessable"]
 
 log = logging.getLogger(__name__)
+
+#: Checks with a delay are looked after this often.
+TICK_S = 0.05
 
 
 class StandInForge(Tracker):
     """The forge with its server: a context manager, or `start` and `stop`. The methods of Tracker act on it."""
 
     _server: BaseWSGIServer | None = None
-    _thread: threading.Thread | None = None
+    _threads: tuple[threading.Thread, ...] = ()
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        """See Base."""
+        super().__init__(root, **options)
+        self.app = self._make_app()
+        self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Serve the repositories on a free port of the loopback interface."""
-        self._server = make_server("127.0.0.1", 0, self._app(), threaded=True, request_handler=_QuietHandler)
+        """Serve the repositories and the REST interface on a free port of the loopback interface."""
+        self._stopping.clear()
+        self._server = make_server("127.0.0.1", 0, self.app, threaded=True, request_handler=_QuietHandler)
         # Werkzeug looks for a request to shut down this often; its own half second would be felt in every test.
         poll_s = 0.02
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(poll_s,), name="stand-in forge", daemon=True
+        self._threads = (
+            threading.Thread(target=self._server.serve_forever, args=(poll_s,), name="stand-in forge", daemon=True),
+            threading.Thread(target=self._look_after, name="stand-in checks", daemon=True),
         )
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Stop serving; what it remembers stays."""
-        if self._server and self._thread:
+        self._stopping.set()
+        if self._server:
             self._server.shutdown()
-            self._thread.join()
+            for thread in self._threads:
+                thread.join()
             self._server.server_close()
-        self._server = self._thread = None
+        self._server, self._threads = None, ()
 
     def __enter__(self) -> Self:
         self.start()
@@ -73,12 +78,31 @@ class StandInForge(Tracker):
         """Return the address for git, without an account in it."""
         return f"{self.url}/{repo}.git"
 
-    def _app(self) -> Flask:
+    def _look_after(self) -> None:
+        while not self._stopping.wait(TICK_S):
+            self.tick()
+
+    def _make_app(self) -> Flask:
         app = Flask(__name__, static_folder=None)
         app.add_url_rule(
             "/<owner>/<name>.git/<path:rest>", endpoint="git", view_func=self._git, methods=["GET", "POST"]
         )
+        page = "/<owner>/<name>/actions/runs/<int:run>/jobs/<int:job>"
+        for rule in (f"{page}/logs", f"{page}/attempt/<int:attempt>/logs"):
+            app.add_url_rule(rule, endpoint=rule, view_func=self._log)
+        rest.register(app, self, rest_admin.own_routes, root="/api/forgejo/v1")
+        for module in (rest_admin, rest_hooks, rest_git, rest_issues, rest_pulls):
+            rest.register(app, self, module.routes)
         return app
+
+    def _log(self, owner: str, name: str, run: int, job: int, attempt: int = 1) -> Response:
+        """Return the log of a job as plain text."""
+        del attempt
+        repo = self.repos.get(f"{owner}/{name}")
+        text = self.log_of(f"{owner}/{name}", run)
+        if repo is None or text is None or job != 0 or not self.may(repo, self._who(), "read"):
+            abort(404)
+        return Response(text, mimetype="text/plain")
 
     def _git(self, owner: str, name: str, rest: str) -> Response:
         """Let an account in to read and write, and anybody in to read what is public."""
@@ -88,26 +112,31 @@ class StandInForge(Tracker):
         if login is None and (repo is None or repo.private or is_push or request.authorization):
             # Also for what does not exist: a stranger must not learn which private names are taken.
             return Response("Unauthorized\n", status=401, headers={"WWW-Authenticate": 'Basic realm="Forgejo"'})
-        if repo is None or rest not in smarthttp.PATHS:
+        if repo is None or rest not in smarthttp.PATHS or not self.may(repo, login, "read"):
             abort(404)
+        if is_push and (repo.archived or not self.may(repo, login, "write")):
+            abort(403)
         if rest != "git-receive-pack":
             return smarthttp.serve(request, root=self.root, repo=repo.full_name, rest=rest, login=login)
 
-        with self._lock:
+        with self.holding() as send:
             before = repo.git.branches()
             answer = smarthttp.serve(request, root=self.root, repo=repo.full_name, rest=rest, login=login)
             self._pushed(repo, before, login)
-            outbox = self._take_outbox()
         # The pusher does not wait for whoever listens.
-        answer.call_on_close(lambda: self._send(outbox))
+        answer.call_on_close(send)
         return answer
 
     def _who(self) -> str | None:
-        """Return the login of the account whose token came with the request; None: nobody's."""
+        """Return the login of the account whose token or password came with the request; None: nobody's."""
         given = request.authorization
-        user = self.users.get(given.username or "") if given and given.type == "basic" else None
-        is_right = user and given and hmac.compare_digest((given.password or "").encode(), user.token.encode())
-        return user.login if user and is_right else None
+        if given is None:
+            return None
+        if given.type == "basic":
+            found = self.account_of(given.password or "", given.username) if given.username else None
+        else:
+            found = self.account_of(given.token or "") if given.type in {"token", "bearer"} else None
+        return found.login if found else None
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 
 import httpx
 
+from webapp.standin import hooks
+from webapp.standin.faults import Faults
+from webapp.standin.model import Model
+from webapp.standin.records import Repo
 from webapp.standin.shapes import GROUPS, Json, encode, headers
 
 #: Forgejo's [webhook] DELIVER_TIMEOUT.
@@ -24,30 +28,55 @@ class Sent:
     status: int | None = None  #: of the answer; None: there was none
     answer: str = ""
     error: str = ""  #: why there was no answer
+    hook: int | None = None  #: id of the hook; None: of the one that is for everything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where a delivery goes."""
+
+    hook: int | None
+    url: str | None
+    secret: bytes
+    authorization: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    target: _Target
+    event_type: str
+    body: bytes
 
 
 class Sender:
-    """Posts each delivery once: Forgejo does not retry."""
+    """Posts each delivery once to each hook: Forgejo does not retry.
 
-    def __init__(self, *, secret: bytes, url: str | None) -> None:
+    `url` and `secret` are those of one hook for every repository and event, beside the hooks that were made over REST.
+    """
+
+    def __init__(
+        self, *, secret: bytes, url: str | None, faults: Faults | None = None, model: Model | None = None
+    ) -> None:
         """Send to `url`; None: nobody listens, deliveries are only recorded."""
         self.secret = secret
         self.url = url
         self.deliveries: list[Sent] = []
-        self._to_drop = 0
-        self._to_duplicate = 0
-        self._held: list[tuple[str, bytes]] | None = None
+        self._faults, self._model = faults or Faults(), model or Model()
+        self._put_off: list[_Letter] = []
+        self._held: list[_Letter] | None = None
+        self._targets: dict[str, _Target] = {}  # by UUID, for replays
         self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+
+    # --- what is asked for ---
 
     def drop_next(self, count: int = 1) -> None:
         """Lose the next deliveries, as a crash between marking and posting does."""
-        with self._lock:
-            self._to_drop += count
+        self._faults.lose(count=count)
 
     def duplicate_next(self, count: int = 1) -> None:
         """Send the next deliveries twice, as two hooks on the same repository do: same body, another UUID."""
-        with self._lock:
-            self._to_duplicate += count
+        self._faults.duplicate(count=count)
 
     def hold(self) -> None:
         """Keep deliveries back until `release`."""
@@ -59,52 +88,109 @@ class Sender:
         with self._lock:
             held, self._held = self._held or [], None
         for index in reversed(range(len(held))) if order is None else order:
-            self._post(*held[index])
+            self._post(held[index])
 
-    def send(self, event_type: str, value: Json) -> None:
-        """Deliver an event, with the faults that were asked for."""
-        body = encode(value)
+    def flush(self) -> None:
+        """Send what was put off by reordering."""
         with self._lock:
-            if self._held is not None:
-                self._held.append((event_type, body))
-                return
-            is_dropped, is_double = self._to_drop > 0, self._to_duplicate > 0
-            self._to_drop -= is_dropped
-            self._to_duplicate -= is_double and not is_dropped
-        if is_dropped:
-            self._record(_envelope(event_type, body), error="dropped on request")
-            return
-        for _ in range(1 + is_double):
-            self._post(event_type, body)
+            put_off, self._put_off = self._put_off, []
+        for letter in reversed(put_off):
+            self._post(letter)
 
     def replay(self, index: int) -> Sent:
         """Send a recorded delivery again, as the button in the web interface does: same body, another UUID."""
         old = self.deliveries[index]
-        return self._post(old.event_type, old.body)
+        return self._post(_Letter(self._targets[old.uuid], old.event_type, old.body))
 
-    def _post(self, event_type: str, body: bytes) -> Sent:
-        envelope = _envelope(event_type, body)
-        if self.url is None:
-            return self._record(envelope, error="no webhook is set")
+    # --- sending ---
+
+    def send(self, repo: Repo, event_type: str, value: Json, *, only_hook: int | None = None) -> None:
+        """Deliver an event to whoever hears it, with the faults that were asked for.
+
+        only_hook: a test delivery, which goes to that hook whether or not it hears such events.
+        """
+        body = encode(value, as_go="go-encoding" in self._model)
+        for target in self._audience(repo, event_type, only_hook):
+            self._send(_Letter(target, event_type, body))
+
+    def _audience(self, repo: Repo, event_type: str, only_hook: int | None) -> list[_Target]:
+        def is_meant(hook: int, flags: frozenset[str]) -> bool:
+            if only_hook is not None:
+                return hook == only_hook
+            return "hook-hears-its-events" not in self._model or hooks.hears(flags, event_type)
+
+        found = [
+            _Target(hook=hook.id, url=hook.url, secret=hook.secret, authorization=hook.authorization)
+            for hook in repo.hooks.values()
+            if hook.active and is_meant(hook.id, hook.flags)
+        ]
+        # Where nobody listens, tests still look at what would have been sent.
+        if only_hook is None and (self.url is not None or not repo.hooks):
+            found.append(_Target(hook=None, url=self.url, secret=self.secret))
+        return found
+
+    def _send(self, letter: _Letter) -> None:
+        with self._lock:
+            if self._held is not None:
+                self._held.append(letter)
+                return
+        where = letter.target.url or ""
+        if self._faults.strike("lost", letter.event_type, where):
+            self._record(_envelope(letter), letter, error="dropped on request")
+            return
+        is_double = self._faults.strike("duplicated", letter.event_type, where) is not None
+        if self._faults.strike("reordered", letter.event_type, where):
+            with self._lock:
+                self._put_off += [letter] * (1 + is_double)
+            return
+        for _ in range(1 + is_double):
+            self._post(letter)
+        self._send_one_put_off()
+
+    def _send_one_put_off(self) -> None:
+        with self._lock:
+            if not self._put_off:
+                return
+            late = self._put_off.pop(self._faults.pick(len(self._put_off)))
+        self._post(late)
+
+    def _post(self, letter: _Letter) -> Sent:
+        envelope, target = _envelope(letter), letter.target
+        if target.url is None:
+            return self._record(envelope, letter, error="no webhook is set")
+        secret = target.secret if "deliveries-are-signed" in self._model else b""
+        named = headers(letter.body, secret=secret, uuid=envelope.uuid, event_type=letter.event_type)
+        if target.authorization:
+            named["Authorization"] = target.authorization
         try:
-            answer = httpx.post(
-                self.url,
-                content=body,
-                headers=headers(body, secret=self.secret, uuid=envelope.uuid, event_type=event_type),
-                timeout=TIMEOUT_S,
-                follow_redirects=True,
-                trust_env=False,
-            )
-        except httpx.HTTPError as error:
-            return self._record(envelope, error=f"{type(error).__name__}: {error}")
-        return self._record(envelope, status=answer.status_code, answer=answer.text)
+            answer = self._http().post(target.url, content=letter.body, headers=named)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return self._record(envelope, letter, error=f"{type(error).__name__}: {error}")
+        return self._record(envelope, letter, status=answer.status_code, answer=answer.text)
 
-    def _record(self, sent: Sent, *, status: int | None = None, answer: str = "", error: str = "") -> Sent:
+    def _http(self) -> httpx.Client:
+        """Return the client: making one costs more than a delivery; no connection outlives its delivery."""
+        with self._lock:
+            if self._client is None:
+                limits = httpx.Limits(max_keepalive_connections=0)
+                self._client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, trust_env=False, limits=limits)
+            return self._client
+
+    def _record(
+        self, sent: Sent, letter: _Letter, *, status: int | None = None, answer: str = "", error: str = ""
+    ) -> Sent:
         done = replace(sent, status=status, answer=answer, error=error)
         with self._lock:
             self.deliveries.append(done)
+            self._targets[done.uuid] = letter.target
         return done
 
 
-def _envelope(event_type: str, body: bytes) -> Sent:
-    return Sent(uuid=str(uuid.uuid4()), event=GROUPS.get(event_type, event_type), event_type=event_type, body=body)
+def _envelope(letter: _Letter) -> Sent:
+    return Sent(
+        uuid=str(uuid.uuid4()),
+        event=GROUPS.get(letter.event_type, letter.event_type),
+        event_type=letter.event_type,
+        body=letter.body,
+        hook=letter.target.hook,
+    )

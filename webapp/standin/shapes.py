@@ -8,10 +8,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from webapp.standin.records import Issue, Pull, Repo, Run, User
+from webapp.standin.model import Model
+from webapp.standin.records import RIGHTS, STYLES, Comment, Issue, Pull, Repo, Run, User
 
 Json = dict[str, Any]
 
@@ -29,13 +30,17 @@ GROUPS = {
     # The same word means a review here and a plain comment above.
     "pull_request_review_comment": "pull_request_comment",
 }
+#: models/user/user_system.go.
+_SYSTEM = {"forgejo-actions": -2}
 _GO_ZERO_TIME = "0001-01-01T00:00:00Z"
 #: encoding/json escapes these inside strings, so that JSON can stand in a HTML page.
 _GO_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def encode(value: Json) -> bytes:
+def encode(value: Json, *, as_go: bool = True) -> bytes:
     """Return the bytes of Go's json.MarshalIndent with two spaces."""
+    if not as_go:
+        return json.dumps(value).encode()
     return json.dumps(value, indent=2, ensure_ascii=False).translate(_GO_ESCAPES).encode()
 
 
@@ -65,12 +70,13 @@ class Shapes:
 
     url: str
     users: Mapping[str, User]
+    model: Model = field(default_factory=Model)
 
     def user(self, login: str) -> Json:
         """Return a user; a name without an account is an organisation."""
         found = self.users.get(login)
         return {
-            "id": found.id if found else 1_000_000 + len(login),
+            "id": found.id if found else _SYSTEM.get(login, 1_000_000 + len(login)),
             "login": login,
             "login_name": "",
             "source_id": 0,
@@ -79,7 +85,7 @@ class Shapes:
             "avatar_url": f"{self.url}/avatars/{hashlib.sha256(login.encode()).hexdigest()}",
             "html_url": f"{self.url}/{login}",
             "language": "",
-            "is_admin": False,
+            "is_admin": bool(found and found.is_admin),
             "last_login": _GO_ZERO_TIME,
             "created": "2026-01-01T00:00:00Z",
             "restricted": False,
@@ -96,8 +102,9 @@ class Shapes:
             "username": login,
         }
 
-    def repository(self, repo: Repo) -> Json:
-        """Return a repository."""
+    def repository(self, repo: Repo, *, right: str = "read") -> Json:
+        """Return a repository; right: what the account may do there that asks."""
+        rank = RIGHTS.index(right)
         owner, name = repo.full_name.split("/")
         is_open = [issue for issue in repo.issues.values() if issue.state == "open"]
         pulls = sum(isinstance(issue, Pull) for issue in is_open)
@@ -130,8 +137,15 @@ class Shapes:
             "open_pr_counter": pulls,
             "release_counter": 0,
             "default_branch": repo.default_branch,
-            "archived": False,
-            "permissions": {"admin": False, "push": False, "pull": True},
+            "archived": repo.archived,
+            "permissions": {
+                "admin": rank >= RIGHTS.index("admin"),
+                "push": rank >= RIGHTS.index("write"),
+                "pull": True,
+            },
+            **{setting: style in repo.styles for style, setting in STYLES.items()},
+            "allow_rebase_update": True,
+            "default_merge_style": "merge",
             "has_issues": True,
             "has_pull_requests": True,
             "has_actions": True,
@@ -160,7 +174,7 @@ class Shapes:
             **self._assignees(issue),
             "state": issue.state,
             "is_locked": False,
-            "comments": 0,
+            "comments": len(issue.comments),
             "created_at": issue.created_at,
             "updated_at": issue.updated_at,
             "closed_at": issue.closed_at,
@@ -175,7 +189,8 @@ class Shapes:
         page = f"{self.url}/{repo.full_name}/pulls/{pull.number}"
         branches = repo.git.branches()
         # Once the branch is deleted only the pull request's own ref is left; the name stays in the label.
-        head_ref = pull.head if pull.head in branches else f"refs/pull/{pull.number}/head"
+        is_gone = pull.head not in branches and "head-ref-of-deleted-branch" in self.model
+        head_ref = f"refs/pull/{pull.number}/head" if is_gone else pull.head
         base_sha = branches.get(pull.base, "")
         whole = self.repository(repo)
         return {
@@ -188,12 +203,12 @@ class Shapes:
             "labels": self._labels(repo, pull),
             "milestone": None,
             **self._assignees(pull),
-            "requested_reviewers": [self.user(login) for login in pull.reviewers],
+            "requested_reviewers": [self.user(login) for login in self._reviewers(pull)],
             "requested_reviewers_teams": [],
             "state": pull.state,
-            "draft": pull.title.upper().startswith(("WIP:", "[WIP]")),
+            "draft": pull.is_draft,
             "is_locked": False,
-            "comments": 0,
+            "comments": len(pull.comments),
             "html_url": page,
             "diff_url": f"{page}.diff",
             "patch_url": f"{page}.patch",
@@ -248,83 +263,99 @@ class Shapes:
             "review": review,
         }
 
-    def comment_event(self, repo: Repo, issue: Issue, *, author: str, text: str, id_: int, mergeable: bool) -> Json:
-        """Return the body of a new comment: without a number, and with the whole pull request if it is on one."""
+    def comment(self, repo: Repo, issue: Issue, comment: Comment) -> Json:
+        """Return a plain comment."""
         is_pull = isinstance(issue, Pull)
-        page = self.issue(repo, issue)["html_url"]
-        comment: Json = {
-            "id": id_,
-            "html_url": f"{page}#issuecomment-{id_}",
+        page = f"{self.url}/{repo.full_name}/{'pulls' if is_pull else 'issues'}/{issue.number}"
+        return {
+            "id": comment.id,
+            "html_url": f"{page}#issuecomment-{comment.id}",
             "pull_request_url": page if is_pull else "",
             "issue_url": "" if is_pull else page,
-            "user": self.user(author),
+            "user": self.user(comment.author),
             "original_author": "",
             "original_author_id": 0,
-            "body": text,
+            "body": comment.body,
             "assets": [],
-            "created_at": issue.updated_at,
-            "updated_at": issue.updated_at,
+            "created_at": comment.created_at,
+            "updated_at": comment.updated_at,
         }
+
+    def comment_event(
+        self, repo: Repo, issue: Issue, comment: Comment, *, action: str, sender: str, mergeable: bool
+    ) -> Json:
+        """Return the body of a comment's event: without a number, and with the whole pull request if it is on one."""
         return {
-            "action": "created",
+            "action": action,
             "issue": self.issue(repo, issue),
             **({"pull_request": self.pull(repo, issue, mergeable=mergeable)} if isinstance(issue, Pull) else {}),
-            "comment": comment,
+            "comment": self.comment(repo, issue, comment),
             "repository": self.repository(repo),
-            "sender": self.user(author),
-            "is_pull": is_pull,
+            "sender": self.user(sender),
+            "is_pull": isinstance(issue, Pull),
         }
 
-    def run_event(self, repo: Repo, pull: Pull, run: Run, *, action: str, last: Run | None = None) -> Json:
+    def run_event(self, repo: Repo, run: Run, *, action: str, last: Run | None = None) -> Json:
         """Return the body of a finished workflow run; repository and number are inside `run` only."""
-        body = {"action": action, "run": self._run(repo, pull, run), "prior_status": "running"}
-        return {**body, "last_run": self._run(repo, pull, last)} if last else body
+        body = {"action": action, "run": self._run(repo, run), "prior_status": "running"}
+        return {**body, "last_run": self._run(repo, last)} if last else body
 
-    def _run(self, repo: Repo, pull: Pull, run: Run) -> Json:
+    def _run(self, repo: Repo, run: Run) -> Json:
+        pull = repo.issues[run.pull] if run.pull is not None else None
+        at = pull.updated_at if pull else repo.statuses[run.sha][-1].created_at
+        event = "pull_request" if pull else "push"
         return {
             "id": run.id,
             "title": repo.git.subject(run.sha),
             "repository": self.repository(repo),
             "workflow_id": run.workflow,
             "index_in_repo": run.index,
-            "trigger_user": self.user(pull.author),
+            "trigger_user": self.user(pull.author if pull else repo.owner),
             "ScheduleID": 0,
-            "prettyref": f"#{pull.number}",
+            "prettyref": f"#{run.pull}" if pull else run.branch,
             "is_ref_deleted": False,
             "commit_sha": run.sha,
             "is_fork_pull_request": False,
             "need_approval": False,
             "approved_by": 0,
-            "event": "pull_request",
+            "event": event,
             "event_payload": run.event_payload,
-            "trigger_event": "pull_request",
+            "trigger_event": event,
             "status": run.status,
-            "started": pull.updated_at,
-            "stopped": pull.updated_at,
-            "created": pull.updated_at,
-            "updated": pull.updated_at,
+            "started": at,
+            "stopped": at,
+            "created": at,
+            "updated": at,
             "duration": 44_000_000_000,
             "html_url": f"{self.url}/{repo.full_name}/actions/runs/{run.index}",
         }
 
+    def label(self, repo: Repo, name: str) -> Json:
+        """Return a label."""
+        known = repo.labels[name]
+        return {
+            "id": known.id,
+            "name": name,
+            "exclusive": False,
+            "is_archived": False,
+            "color": known.color,
+            "description": known.description,
+            "url": f"{self.url}/api/v1/repos/{repo.full_name}/labels/{known.id}",
+        }
+
     def _labels(self, repo: Repo, issue: Issue) -> list[Json]:
-        return [
-            {
-                "id": int.from_bytes(hashlib.sha256(name.encode()).digest()[:3], "big"),
-                "name": name,
-                "exclusive": False,
-                "is_archived": False,
-                "color": "ee0701",
-                "description": "",
-                "url": f"{self.url}/api/v1/repos/{repo.full_name}/labels/{number}",
-            }
-            for number, name in enumerate(issue.labels, start=1)
-        ]
+        return [self.label(repo, name) for name in issue.labels]
+
+    def _reviewers(self, pull: Pull) -> list[str]:
+        if "reviewers-stay-listed" in self.model:
+            return pull.reviewers
+        return [one.author for one in pull.reviews if one.state == "REQUEST_REVIEW"]
 
     def _assignees(self, issue: Issue) -> Json:
         everybody = [self.user(login) for login in issue.assignees]
         # Go sends a nil slice as null, and the deprecated member is the first of the list, not the newest.
-        return {"assignee": everybody[0] if everybody else None, "assignees": everybody or None}
+        listed = everybody or (None if "assignees-null" in self.model else [])
+        return {"assignee": everybody[0] if everybody else None, "assignees": listed}
 
     def _pull_of_issue(self, repo: Repo, issue: Issue) -> Json | None:
         if not isinstance(issue, Pull):
@@ -332,6 +363,6 @@ class Shapes:
         return {
             "merged": issue.merge_commit_sha is not None,
             "merged_at": issue.closed_at if issue.merge_commit_sha else None,
-            "draft": issue.title.upper().startswith(("WIP:", "[WIP]")),
+            "draft": issue.is_draft,
             "html_url": f"{self.url}/{repo.full_name}/pulls/{issue.number}",
         }
