@@ -57,6 +57,30 @@ def touched_at(path: Path) -> float:
     return max(_changed_at(one) for one in (path, *folders(path), *inner))
 
 
+def used_at(checkout: Path) -> float:
+    """Return when a run was last made ready in a checkout, or git last wrote there."""
+    parts = (checkout, checkout / ".git", checkout / ".git/HEAD", checkout / ".git/index")
+    return max(_changed_at(one) for one in parts)
+
+
+def size(path: Path) -> int:
+    """Return the bytes on disk that a folder takes; links are not followed, and files with several names count once."""
+    total, seen = 0, set()
+    todo = [path]
+    while todo:
+        for entry in _entries(todo.pop()):
+            with suppress(OSError):
+                about = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(Path(entry.path))
+                elif about.st_nlink > 1:
+                    if (about.st_dev, about.st_ino) in seen:
+                        continue
+                    seen.add((about.st_dev, about.st_ino))
+                total += about.st_blocks * 512
+    return total
+
+
 def _changed_at(path: Path) -> float:
     try:
         return path.lstat().st_mtime
@@ -66,13 +90,18 @@ def _changed_at(path: Path) -> float:
 
 def throw_away(root: Path, path: Path) -> bool:
     """Move a file or folder below `root` into its bin; tell whether it was still there. See `empty_bin`."""
-    bin_ = root / BIN
-    bin_.mkdir(mode=0o700, exist_ok=True)
     try:
-        path.rename(bin_ / f"{path.name}-{uuid.uuid4().hex}")
+        path.rename(place_in_bin(root, path.name))
     except FileNotFoundError:
         return False
     return True
+
+
+def place_in_bin(root: Path, name: str) -> Path:
+    """Return a place in the bin that nothing is at."""
+    bin_ = root / BIN
+    bin_.mkdir(mode=0o700, exist_ok=True)
+    return bin_ / f"{name}-{uuid.uuid4().hex}"
 
 
 def empty_bin(root: Path) -> None:
@@ -108,16 +137,25 @@ def old_recovery(checkout: Path, *, before: str) -> list[str]:
     Read without git: it would read settings there that an agent may have written. Not the commit that is checked out:
     it would be set aside again as if it were new.
     """
+    head = read(checkout / ".git" / "HEAD").strip()
+    return sorted(name for name, sha in recovery(checkout).items() if sha != head and _is_before(name, before))
+
+
+def young_recovery(checkout: Path, *, before: str) -> list[str]:
+    """Return the recovery branches that are not older than a time, or do not tell their age."""
+    return sorted(name for name in recovery(checkout) if not _is_before(name, before))
+
+
+def recovery(checkout: Path) -> dict[str, str]:
+    """Return the recovery branches of a checkout and their commits, read without git."""
     folder = checkout / ".git"
     if not _is_real(checkout, folder / RECOVERY.parent):
-        return []
-    head = _read(folder / "HEAD").strip()
+        return {}
     loose = {
-        path.name: _read(path).strip() for path in files(folder / RECOVERY) if _is_real(checkout, folder / RECOVERY)
+        path.name: read(path).strip() for path in files(folder / RECOVERY) if _is_real(checkout, folder / RECOVERY)
     }
     packed = {found[1]: line.split()[0] for line, found in _packed(folder) if found}
-    shas = {**packed, **loose}
-    return sorted(name for name, sha in shas.items() if sha != head and _is_before(name, before))
+    return {**packed, **loose}
 
 
 def drop_recovery(checkout: Path, names: list[str]) -> None:
@@ -142,7 +180,7 @@ def drop_recovery(checkout: Path, names: list[str]) -> None:
 
 
 def _packed(folder: Path) -> Iterator[tuple[str, re.Match[str] | None]]:
-    for line in _read(folder / "packed-refs").splitlines(keepends=True):
+    for line in read(folder / "packed-refs").splitlines(keepends=True):
         yield line, _PACKED.match(line)
 
 
@@ -169,7 +207,7 @@ def _entries(root: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     """Return what a real file holds; nothing for anything else."""
     with suppress(OSError):
         if path.is_file() and not path.is_symlink():

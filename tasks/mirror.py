@@ -7,7 +7,6 @@ trusted, as in a checkout; when objects are missing it is made anew.
 
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from pool.errors import BadInput, CheckoutError
 from pool.model import check_repo
 from tasks.git import PULL, Account, Git, check_ref, write
+from tasks.leftovers import remove
 from tasks.turns import turn
 
 log = logging.getLogger(__name__)
@@ -79,6 +79,11 @@ class Mirror:
         except OSError as error:
             raise CheckoutError(f"{repo}: the mirror at {path} cannot be used: {error}") from error
         return mirror
+
+    @classmethod
+    def care(cls, path: Path, *, timeout_s: float) -> "Mirror":
+        """Return the mirror at `path`, as nobody and without its forge: to tidy it."""
+        return cls(git=replace(Git.reading(path, timeout_s=timeout_s), is_bare=True), clone_url="")
 
     @property
     def path(self) -> Path:
@@ -231,11 +236,31 @@ class Mirror:
                     self._fetch(f"+{pull}:{pull}", to=f"fetch {pull}")
         return True
 
-    def repack(self) -> None:
-        """Make one pack of many; what no ref leads to stays, for a checkout may borrow it."""
+    @property
+    def packs(self) -> int:
+        """How many packs its objects are in."""
+        return len(list((self.objects / "pack").glob("*.pack")))
+
+    def repack(self, *, above: int = 1) -> bool:
+        """Make one pack of more than `above`; tell whether there were so many.
+
+        What no ref leads to stays, for a checkout may borrow it.
+        """
         with self._turn():
             self._tidy()
+            if self.packs <= above:
+                return False
             self.git("repack", "-a", "-d", "-q", "-n", "--keep-unreachable", to="repack")
+        return True
+
+    def take_away(self, to: Path) -> bool:
+        """Move it away, in one step; tell whether it was still there."""
+        with self._turn():
+            try:
+                self.path.rename(to)
+            except FileNotFoundError:
+                return False
+        return True
 
     def _is_sound(self) -> bool:
         """Tell whether every pack is whole and every object is there that a ref leads to."""
@@ -278,7 +303,7 @@ class Mirror:
             folder.mkdir(parents=True, exist_ok=True)
         for name in _HARMFUL:
             with suppress(FileNotFoundError):
-                _remove(self.path / name)
+                remove(self.path / name)
         head = self.path / "HEAD"
         if head.is_symlink() or not head.is_file() or head.read_bytes() != b"ref: refs/heads/none\n":
             write(head, "ref: refs/heads/none\n", mode=0o600)
@@ -290,9 +315,9 @@ class Mirror:
             self._disarm()
             for entry in self.path.iterdir():
                 if entry.is_symlink() or entry.name not in _KEPT | {"config"}:
-                    _remove(entry)
+                    remove(entry)
             for draft in (*(self.path / "refs").rglob("*.lock"), *(self.objects / "pack").glob("tmp_*")):
-                _remove(draft)
+                remove(draft)
         except OSError as error:
             raise CheckoutError(f"{self.git.what}: the mirror at {self.path} cannot be used: {error}") from error
 
@@ -358,11 +383,3 @@ def _spare(path: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     prefix = f"{path.parent.name}-{path.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-"
     return Path(tempfile.mkdtemp(dir=folder, prefix=prefix)) / path.name
-
-
-def _remove(entry: Path) -> None:
-    """Delete a file, a link (not what it leads to) or a whole folder."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()

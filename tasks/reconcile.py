@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from pool.errors import BadInput, ForgepoolError
-from tasks import repairs_files, repairs_rows, repairs_runs
+from tasks import repairs_disk, repairs_files, repairs_rows, repairs_runs
 from tasks.engine import Engine
 from tasks.lease_watch import LeaseWatch
 from tasks.repair import GONE_LEASES, MOST, Found, Repair, Scene, Who, host_lease
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 LEADER = "reconcile"
 
 #: In the order in which they are made.
-REPAIRS = (*repairs_runs.REPAIRS, *repairs_rows.REPAIRS, *repairs_files.REPAIRS)
+REPAIRS = (*repairs_runs.REPAIRS, *repairs_rows.REPAIRS, *repairs_files.REPAIRS, *repairs_disk.REPAIRS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

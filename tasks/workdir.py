@@ -17,15 +17,20 @@ from pathlib import Path
 from pool.errors import BadInput, CheckoutError
 from pool.model import check_name, check_repo
 from tasks.git import PULL, Account, Git, check_ref, git_environment, write
+from tasks.leftovers import remove
 from tasks.mirror import Mirror
+from tasks.mirror import place as mirror_of
 from tasks.set_aside import RECOVERY, is_whole, list_refs, local_branches, set_aside, stamp
 
 __all__ = ["RECOVERY", "Account", "Checkout", "git_environment", "head", "prepare"]
 
 log = logging.getLogger(__name__)
 
-#: Where damaged checkouts of an instance are kept.
+#: Where checkouts of an instance are kept that are not used any more: damaged ones, and what is left of removed ones.
 DAMAGED = ".damaged"
+#: How long git may take to put a checkout away; who cleans up has other things to do.
+STRIP_S = 20.0
+_NOBODY = {f"GIT_{role}_{part}": "forgepool" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
 
 #: There while the files of a checkout are being written: what is missing then was deleted by nobody.
 _UNREADY = "forgepool-unready"
@@ -97,7 +102,7 @@ def prepare(
         recovered = _rescue(git, mirror, root / instance)
         mirror.fetch_all(*pulls)
         start = _make_ready(git, mirror, root / instance, lambda: _find_start(mirror, branch, new_branch, base))
-        _reset(path, mirror, start)
+        _reset(path, mirror.objects, _config(clone_url, start))
         (path / ".git" / _UNREADY).unlink()
     except (OSError, CheckoutError) as error:
         is_ours = isinstance(error, CheckoutError)
@@ -106,6 +111,34 @@ def prepare(
         kept = f"; work of an earlier run is kept on {recovered}" if recovered else ""
         raise CheckoutError(why + kept) from error
     return Checkout(path=path, branch=start.branch, head=start.sha, recovered=recovered)
+
+
+def move_away(root: Path, checkout: Path) -> Path:
+    """Take a checkout out of its place, in one step; return where it is now. Nobody may use it meanwhile."""
+    _, owner, name = checkout.relative_to(root).parts
+    return _move_away(checkout, root / checkout.relative_to(root).parts[0], f"{owner}/{name}")
+
+
+def strip(root: Path, repo: str, checkout: Path) -> str | None:
+    """Set aside what a run left in a checkout that was moved away, and delete all files beside its `.git`.
+
+    Returns the recovery branch; None: it left nothing. Raises CheckoutError, and has deleted nothing then, when git
+    cannot tell.
+    """
+    if not _is_repository(checkout):
+        raise CheckoutError(f"{repo}: {checkout} is no repository any more")
+    if (checkout / ".git" / _UNREADY).exists():
+        return None
+    try:
+        _reset(checkout, mirror_of(root, repo) / "objects", _config("", None))
+        git = Git.reading(checkout, timeout_s=STRIP_S).with_variables(**_NOBODY)
+        kept = set_aside(git)
+        for entry in checkout.iterdir():
+            if entry.name != ".git":
+                remove(entry)
+    except OSError as error:
+        raise CheckoutError(f"{repo}: {checkout} cannot be put away: {error}") from error
+    return kept
 
 
 def head(path: Path) -> str:
@@ -143,7 +176,7 @@ def _rescue(git: Git, mirror: Mirror, home: Path) -> str | None:
     """Put an existing checkout in order and set aside what a dead run left there; return the recovery branch."""
     if not _is_repository(git.path):
         return None
-    _reset(git.path, mirror)
+    _reset(git.path, mirror.objects, _config(mirror.clone_url, None))
     if (git.path / ".git" / _UNREADY).exists():
         return None
     try:
@@ -157,7 +190,7 @@ def _rescue(git: Git, mirror: Mirror, home: Path) -> str | None:
     mirror.mend()
     if not is_whole(git):
         # What is left of it is kept for people. Files that an agent wrote are among it, whatever git can read.
-        _move_away(git, home)
+        _move_away(git.path, home, git.what)
         return None
     return set_aside(git)
 
@@ -181,28 +214,28 @@ def _make_ready(git: Git, mirror: Mirror, home: Path, find_start: Callable[[], _
         if not mirror.mend():
             if not _is_repository(git.path) or is_whole(git):
                 raise
-            _move_away(git, home)
+            _move_away(git.path, home, git.what)
         log.warning("checkout is tried once more", extra={"repo": git.what, "why": str(error)})
     return attempt()
 
 
-def _reset(path: Path, mirror: Mirror, start: _Start | None = None) -> None:
+def _reset(path: Path, objects: Path, config: str) -> None:
     """Leave in `.git` only what is kept between runs; write its config, and where it borrows objects, anew."""
     folder = path / ".git"
     for entry in folder.iterdir():
         if entry.is_symlink() or entry.name not in _KEPT:
-            _remove(entry)
+            remove(entry)
     # No ref has a name that ends so: they are the locks of a dead run.
     for lock in (folder / "refs").rglob("*.lock"):
-        _remove(lock)
+        remove(lock)
     (folder / "hooks").mkdir()
     # Beside the alternates it may hold a commit-graph, and that could lie about ancestry.
     info = folder / "objects" / "info"
     if info.is_symlink() or info.exists():
-        _remove(info)
+        remove(info)
     info.mkdir()
-    write(info / "alternates", f"{mirror.objects}\n", mode=0o644)
-    write(folder / "config", _config(mirror.clone_url, start), mode=0o644)
+    write(info / "alternates", f"{objects}\n", mode=0o644)
+    write(folder / "config", config, mode=0o644)
 
 
 def _config(clone_url: str, start: _Start | None) -> str:
@@ -228,14 +261,6 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _remove(entry: Path) -> None:
-    """Delete a file, a link (not what it leads to) or a whole folder."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
 def _clone(git: Git, mirror: Mirror, home: Path) -> None:
     """Make a checkout without files and commits in a folder that does not count yet, then put it in place."""
     fresh = home / ".cloning" / git.path.name
@@ -243,20 +268,20 @@ def _clone(git: Git, mirror: Mirror, home: Path) -> None:
         (fresh / ".git" / part).mkdir(parents=True)
     write(fresh / ".git" / "HEAD", "ref: refs/heads/none\n", mode=0o644)
     (fresh / ".git" / _UNREADY).touch()
-    _reset(fresh, mirror)
+    _reset(fresh, mirror.objects, _config(mirror.clone_url, None))
     if git.path.exists() or git.path.is_symlink():
-        _move_away(git, home)
+        _move_away(git.path, home, git.what)
     git.path.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(git.path)
 
 
-def _move_away(git: Git, home: Path) -> None:
-    """Keep a damaged checkout where people find it."""
+def _move_away(path: Path, home: Path, repo: str) -> Path:
+    """Keep a checkout where people find it; return the place."""
     (home / DAMAGED).mkdir(exist_ok=True)
-    prefix = f"{git.what.replace('/', '-')}-{stamp()}-"
-    spare = Path(tempfile.mkdtemp(dir=home / DAMAGED, prefix=prefix)) / git.path.name
-    git.path.rename(spare)
-    log.warning("damaged checkout moved away", extra={"repo": git.what, "kept_at": str(spare)})
+    spare = Path(tempfile.mkdtemp(dir=home / DAMAGED, prefix=f"{repo.replace('/', '-')}-{stamp()}-")) / path.name
+    path.rename(spare)
+    log.warning("checkout moved away", extra={"repo": repo, "kept_at": str(spare)})
+    return spare
 
 
 # --- git -----------------------------------------------------------------------------------------

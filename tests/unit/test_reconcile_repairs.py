@@ -18,6 +18,7 @@ from tasks import reconcile, repairs_rows, repairs_runs
 from tasks.dispatch import retry_interrupted
 from tasks.reconcile import REPAIRS
 from tasks.repair import Scene
+from tests.helpers import disk_faults
 from tests.helpers.yard import DAY_S, HOST, LEASE_S, Yard, is_over, snapshot
 from tests.pool import drive
 
@@ -193,6 +194,9 @@ FAULTS: dict[str, Callable[[Yard], None]] = {
     "remove-old-run-files": old_run_files,
     "remove-scraps": scraps,
     "drop-old-recovery": recovery,
+    "trim-checkouts": disk_faults.excess,
+    "repack-mirrors": disk_faults.many_packs,
+    "remove-damaged-mirrors": disk_faults.damaged_mirror,
 }
 
 
