@@ -1,23 +1,34 @@
 """Set-up on the forge: accounts, tokens, access, labels, webhooks. Calls the forge's REST interface; decides nothing.
 
-For `forgepool init` and `forgepool doctor`, which people wait for: nothing is retried, an error is told at once.
-No secret ever gets into an error, a log or a repr.
+Apart from the client of the workflow: a person waits, so nothing is tried again, and what is asked for goes with a
+password, or with nobody's rights, too. What an answer means is the same. No secret gets into an error, a log or a repr.
 """
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
-from pool.errors import ForgeError, NotAccepted, NotAllowed, NotThere
-from tasks import forge_read as read
-from tasks.forge_http import ForgeHttp, part, repo_path
-from tasks.forge_values import Hook
-from tasks.setup_values import SCOPES, Account, ForgeVersion, RepositoryState
+from pool.errors import ForgeError, ForgeUnavailable, NotAccepted, NotAllowed, NotThere
+from tasks.forge_refusals import refusal
+from tasks.forge_values import Hook, MergeStyle, Repository
+from tasks.setup_values import SCOPES, Account, ForgeVersion, RepositoryState, is_loopback
+
+#: modules/structs/repo.go; all of them are there in Forgejo 11 and Gitea 1.22.
+_STYLES = {
+    "allow_merge_commits": MergeStyle.MERGE,
+    "allow_rebase": MergeStyle.REBASE,
+    "allow_rebase_explicit": MergeStyle.REBASE_MERGE,
+    "allow_squash_merge": MergeStyle.SQUASH,
+    "allow_fast_forward_only_merge": MergeStyle.FAST_FORWARD_ONLY,
+}
+PAGE = 50  #: the forge's own maximum, unless its administrator changed it
+MOST_PAGES = 40
 
 
-class SetupForge(ForgeHttp):
+class SetupForge:
     """The forge with the rights of one account, or of nobody. A context manager."""
 
     def __init__(
@@ -29,15 +40,22 @@ class SetupForge(ForgeHttp):
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = 15.0,
     ) -> None:
-        """`password_of`: login and password. Neither: nobody's rights."""
-        super().__init__(
-            url,
-            token=token or "",
-            password_of=password_of,
+        """`password_of`: login and password, for what the forge gives to nobody with a token. Neither: nobody."""
+        self.url = url.rstrip("/")
+        if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+            # The HTTP library would show it in its complaint.
+            raise NotAllowed("the access token is empty or has characters that no token has; write its file anew")
+        headers = {"Accept": "application/json"} | ({"Authorization": f"token {token}"} if token else {})
+        self._client = httpx.Client(
+            base_url=f"{self.url}/api/",
+            headers=headers,
+            auth=password_of,
             transport=transport,
-            timeout_s=timeout_s,
-            # A person waits, and can call again.
-            is_unwanted=lambda: True,
+            timeout=timeout_s,
+            # A redirect may lead to another host, and that must not get the token.
+            follow_redirects=False,
+            # A proxy of the environment is not on the way to this machine.
+            trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
         )
 
     def __enter__(self) -> Self:
@@ -46,58 +64,73 @@ class SetupForge(ForgeHttp):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     # --- the forge and its accounts -----------------------------------------------------------
 
     def version(self) -> ForgeVersion:
         """Ask which forge it is."""
-        text = str(self._object("GET", "/version").get("version", ""))
-        own = self.ask("GET", "/version", root="/api/forgejo/v1")
-        return ForgeVersion(text=text, is_forgejo=own.is_success)
+        text = str(self._object("GET", "v1/version").get("version", ""))
+        try:
+            own = self._object("GET", "forgejo/v1/version").get("version")
+        except (NotThere, NotAllowed, NotAccepted):
+            return ForgeVersion(text=text, is_forgejo=False)
+        return ForgeVersion(text=str(own or text), is_forgejo=True)
 
     def whoami(self) -> Account:
         """Ask whose token it is. Raises NotAllowed when it is nobody's."""
-        told = self._object("GET", "/user")
+        told = self._object("GET", "v1/user")
         return Account(login=_text(told, "login"), is_admin=bool(told.get("is_admin")))
 
     def has_user(self, login: str) -> bool:
         """Tell whether there is an account of that name."""
-        return self._exists(f"/users/{part(login)}")
+        return self._exists(f"v1/users/{login}")
 
     def create_user(self, login: str, *, email: str, password: str) -> None:
         """Make an account; for site administrators."""
         # Without the flag the account must change its password in the browser before it may do anything.
         body = {"username": login, "email": email, "password": password, "must_change_password": False}
-        self.send("POST", "/admin/users", body)
+        self._call("POST", "v1/admin/users", body)
 
     def delete_user(self, login: str) -> None:
         """Take an account back; for site administrators."""
-        self.send("DELETE", f"/admin/users/{part(login)}")
+        self._call("DELETE", f"v1/admin/users/{login}")
 
     def create_token(self, login: str) -> str:
         """Make an access token for the account whose password this client has."""
         # A name can be used once only.
         body = {"name": f"forgepool-{secrets.token_hex(4)}", "scopes": list(SCOPES)}
-        return _text(self._object("POST", f"/users/{part(login)}/tokens", body), "sha1")
+        return _text(self._object("POST", f"v1/users/{login}/tokens", body), "sha1")
 
     # --- repositories -------------------------------------------------------------------------
 
     def repository(self, repo: str) -> RepositoryState:
         """Ask for a repository, and what the account may do there."""
-        told = self._object("GET", repo_path(repo))
-        value = read.read(read.repository, told, f"GET {repo_path(repo)}")
+        told = self._object("GET", f"v1/repos/{repo}")
+        rights = told.get("permissions") or {}
+        value = Repository(
+            full_name=_text(told, "full_name"),
+            default_branch=str(told.get("default_branch") or ""),
+            archived=bool(told.get("archived")),
+            can_push=bool(rights.get("push")),
+            can_admin=bool(rights.get("admin")),
+            merge_styles=tuple(style for key, style in _STYLES.items() if told.get(key)),
+        )
         return RepositoryState(repository=value, is_empty=bool(told.get("empty")))
 
     def writable(self) -> list[str]:
         """Return the repositories that the account may write to."""
         return [
             _text(told, "full_name")
-            for told in self.pages("/user/repos")
+            for told in self._pages("v1/user/repos")
             if (told.get("permissions") or {}).get("push") and not told.get("archived")
         ]
 
     def let_write(self, repo: str, login: str) -> None:
         """Let an account write to a repository; for its administrators."""
-        self.send("PUT", f"{repo_path(repo)}/collaborators/{part(login)}", {"permission": "write"})
+        self._call("PUT", f"v1/repos/{repo}/collaborators/{login}", {"permission": "write"})
 
     def lacking_scopes(self, repo: str) -> list[str]:
         """Return which of the scopes that are needed for writing the token lacks.
@@ -105,14 +138,14 @@ class SetupForge(ForgeHttp):
         The scope is looked at before the number (routers/api/v1/api.go), and there is no number 0: nothing is written.
         """
         calls = {
-            "write:repository": f"{repo_path(repo)}/pulls/0/requested_reviewers",
-            "write:issue": f"{repo_path(repo)}/issues/0/comments",
+            "write:repository": f"v1/repos/{repo}/pulls/0/requested_reviewers",
+            "write:issue": f"v1/repos/{repo}/issues/0/comments",
         }
         return [scope for scope, path in calls.items() if self._lacks_scope(path)]
 
     def _lacks_scope(self, path: str) -> bool:
         try:
-            self.send("POST", path, {})
+            self._call("POST", path, {})
         except NotAllowed as error:
             # routers/api/v1/api.go, tokenRequiresScopes: "token does not have at least one of required scope(s)".
             return "required scope" in str(error)
@@ -124,51 +157,79 @@ class SetupForge(ForgeHttp):
 
     def labels(self, repo: str) -> set[str]:
         """Return the names of a repository's own labels."""
-        return {_text(told, "name") for told in self.pages(f"{repo_path(repo)}/labels")}
+        return {_text(told, "name") for told in self._pages(f"v1/repos/{repo}/labels")}
 
     def create_label(self, repo: str, name: str, *, color: str, description: str) -> None:
         """Make a label."""
-        self.send("POST", f"{repo_path(repo)}/labels", {"name": name, "color": color, "description": description})
+        self._call("POST", f"v1/repos/{repo}/labels", {"name": name, "color": color, "description": description})
 
     # --- webhooks -----------------------------------------------------------------------------
 
     def hooks(self, repo: str) -> list[Hook]:
         """Return the webhooks of a repository, not those of its owner or the site; for its administrators."""
-        return [_hook(told) for told in self.pages(f"{repo_path(repo)}/hooks")]
+        return [_hook(told) for told in self._pages(f"v1/repos/{repo}/hooks")]
 
     def hook(self, repo: str, hook: int) -> Hook:
         """Return one webhook."""
-        return _hook(self._object("GET", f"{repo_path(repo)}/hooks/{hook}"))
+        return _hook(self._object("GET", f"v1/repos/{repo}/hooks/{hook}"))
 
     def create_hook(self, repo: str, *, kind: str, url: str, secret: str, events: Collection[str]) -> Hook:
         """Make an active webhook that sends JSON. There is no call that changes one rightly: PATCH loses half of it."""
         config = {"url": url, "content_type": "json", "secret": secret}
         # Without `active` it would be asleep, without events it would tell of pushes only.
         body = {"type": kind, "config": config, "events": list(events), "active": True}
-        return _hook(self._object("POST", f"{repo_path(repo)}/hooks", body))
+        return _hook(self._object("POST", f"v1/repos/{repo}/hooks", body))
 
     def delete_hook(self, repo: str, hook: int) -> None:
         """Delete a webhook."""
-        self.send("DELETE", f"{repo_path(repo)}/hooks/{hook}")
+        self._call("DELETE", f"v1/repos/{repo}/hooks/{hook}")
 
     def test_hook(self, repo: str, hook: int) -> None:
         """Have the forge send a test delivery: a push event. An empty repository sends none, without a word."""
-        self.send("POST", f"{repo_path(repo)}/hooks/{hook}/tests")
+        self._call("POST", f"v1/repos/{repo}/hooks/{hook}/tests")
 
     # --- calls --------------------------------------------------------------------------------
 
     def _exists(self, path: str) -> bool:
         try:
-            self.call("GET", path)
+            self._call("GET", path)
         except NotThere:
             return False
         return True
 
     def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        told = self.send(method, path, body)
+        told = self._json(method, path, body)
         if not isinstance(told, dict):
-            raise ForgeError(f"{method} {path}: the answer is not that of a forge; check the address", call=path)
+            raise ForgeError(f"{method} /{path}: the answer is not that of a forge; check the address", call=path)
         return told
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """Yield the entries of a list over all of its pages."""
+        for page in range(1, MOST_PAGES + 1):
+            told = self._json("GET", f"{path}?page={page}&limit={PAGE}")
+            yield from (one for one in told or () if isinstance(one, dict))
+            # Not "fewer than asked for": the forge may give less in a page than it was asked for.
+            if not told:
+                return
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        answer = self._call(method, path, body)
+        try:
+            return answer.json()
+        except ValueError:
+            raise ForgeError(f"{method} /{path}: the answer is not JSON; check the address", call=path) from None
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        call = f"{method} /{path.partition('?')[0]}"
+        try:
+            answer = self._client.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # The text of a transport error names addresses only; headers and bodies are not in it.
+            said = str(error) or type(error).__name__
+            raise ForgeUnavailable(f"{self.url} does not answer {call}: {said}", call=call) from None
+        if answer.is_success:
+            return answer
+        raise refusal(call=call, status=answer.status_code, body=answer.content)
 
 
 def _text(told: Mapping[str, Any], key: str) -> str:

@@ -285,7 +285,7 @@ def test_an_account_whose_token_cannot_be_made_is_taken_back(place: Place, house
 
     told = place.told("YOU", token=root(house), status=1)
 
-    assert [text for text in told if text.startswith("the account of dev: POST /users/dev/tokens: ")]
+    assert [text for text in told if text.startswith("the account of dev: POST /v1/users/dev/tokens: ")]
     assert set(house.users) == {"owner", "root"}
     assert not list((place.folder / "secrets").glob("*.token"))
 
@@ -432,7 +432,7 @@ def test_a_forge_that_is_away_is_one_sentence(tmp_path: Path, house: SetupHouse)
     result = CliRunner().invoke(main, ["init", *away])
 
     assert result.exit_code == 1
-    assert "http://127.0.0.1:1: the forge does not answer" in result.output
+    assert "http://127.0.0.1:1 does not answer" in result.output
 
 
 def test_without_a_configuration_the_forge_and_a_repository_must_be_named(tmp_path: Path) -> None:

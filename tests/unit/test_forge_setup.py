@@ -175,9 +175,16 @@ def test_a_forge_that_is_away_is_asked_once_since_a_person_waits() -> None:
         asked.append(request.url.path)
         raise httpx.ConnectError("refused")
 
-    with pytest.raises(ForgeUnavailable, match="the forge does not answer GET /user: ConnectError"):
+    with pytest.raises(ForgeUnavailable, match=r"https://forge\.example does not answer GET /v1/user: refused"):
         answering(fail).whoami()
     assert asked == ["/api/v1/user"]
+
+
+@pytest.mark.parametrize("token", ["", "Pl4nt3d\nnext", "Pl4nt3d token", "Pl4nt3d-ü"])
+def test_what_cannot_be_a_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(NotAllowed) as caught:
+        SetupForge("https://forge.example", token=token)
+    assert "Pl4nt3d" not in str(caught.value)
 
 
 def test_the_token_does_not_follow_a_redirect() -> None:

@@ -61,10 +61,7 @@ class Scene:
     def version(self) -> ForgeVersion:
         """Return which forge it is; asked once. Raises ForgeError."""
         if self._version is None:
-            try:
-                self._version = self.client().version()
-            except ForgeUnavailable as error:
-                raise ForgeUnavailable(f"{self.url}: {error}", call=error.call) from error
+            self._version = self.client().version()
         return self._version
 
     # --- accounts -----------------------------------------------------------------------------
