@@ -4,25 +4,20 @@ What an answer means is in `pool.errors`; what comes back is a value of `tasks.f
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from pool.errors import (
-    ConfigError,
-    NotAccepted,
-    NotAllowed,
-    NotThere,
-)
-from pool.store import utc_now
+from pool.errors import ConfigError, ForgeError, NotAccepted, NotAllowed, NotThere
 from tasks import forge_read as read
-from tasks.forge_http import ForgeHttp, Pace, never, part, repo_path
+from tasks.forge_gaps import gaps
+from tasks.forge_http import FORGEJO_API, PAGE, Answer, ForgeHttp, Pace, Retry, date_of, never, repo_path
 from tasks.forge_logs import failing_log
 from tasks.forge_refusals import merge_refusal
 from tasks.forge_values import (
@@ -37,40 +32,20 @@ from tasks.forge_values import (
     ReviewComment,
     Status,
 )
+from tasks.payload import Node
 from tasks.secret_files import read_secret
 from tasks.settings import Settings
 
 __all__ = ["Forge", "Forges", "Pace"]
 
-_WRITES = frozenset({"write", "admin", "owner"})
+T = TypeVar("T")
+Reader = Callable[[Node], T]
+
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Forge(ForgeHttp):
     """One account's view of the forge. A context manager."""
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: str,
-        pace: Pace | None = None,
-        transport: httpx.BaseTransport | None = None,
-        timeout_s: float = 15.0,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], datetime] = utc_now,
-        is_unwanted: Callable[[], bool] = never,
-    ) -> None:
-        """url: of the forge itself, without /api/v1. pace: shared by all clients of a process."""
-        super().__init__(
-            url,
-            token=token,
-            pace=pace,
-            transport=transport,
-            timeout_s=timeout_s,
-            sleep=sleep,
-            is_unwanted=is_unwanted,
-        )
-        self._clock = clock
 
     def __enter__(self) -> Self:
         return self
@@ -84,144 +59,159 @@ class Forge(ForgeHttp):
 
     def info(self) -> ForgeInfo:
         """Ask which forge it is, who we are there, and what it lacks."""
+        asked_at = self._clock()
         answer = self.call("GET", "/version")
-        version = str(answer.json().get("version", ""))
-        own = self.ask("GET", "/version", root="/api/forgejo/v1")
-        user = self.get("/user")
-        limits = self._optional("/settings/api") or {}
+        answered_at = self._clock()
+        version = read.read(read.version, answer.json(), answer.call)
+        is_forgejo = "+gitea-" in version or self._has("/version", root=FORGEJO_API)
+        login, is_admin = self._one("/user", read.account)
         return ForgeInfo(
             version=version,
-            is_forgejo=own.is_success,
-            login=str(user.get("login", "")),
-            is_admin=bool(user.get("is_admin")),
-            max_page=int(limits.get("max_response_items") or 50),
-            clock_skew_s=self._skew(answer),
-            missing=_missing(version, is_forgejo=own.is_success),
+            is_forgejo=is_forgejo,
+            login=login,
+            is_admin=is_admin,
+            max_page=self._largest_page(),
+            clock_skew_s=_skew_s(answer, asked_at + (answered_at - asked_at) / 2),
+            missing=gaps(version, is_forgejo=is_forgejo),
         )
 
-    def _skew(self, answer: httpx.Response) -> float:
+    def _has(self, path: str, *, root: str) -> bool:
+        answer = self.ask("GET", path, root=root)
         try:
-            told = parsedate_to_datetime(answer.headers["Date"])
-        except (KeyError, ValueError):
-            return 0.0
-        return (told.astimezone(UTC) - self._clock()).total_seconds()
+            return answer.is_success and bool(read.read(read.version, answer.json(), answer.call))
+        except ForgeError:  # a page for people
+            return False
+
+    def _largest_page(self) -> int:
+        try:
+            return self._one("/settings/api", read.largest_page)
+        except (NotThere, NotAllowed, NotAccepted):
+            return PAGE
 
     def repository(self, repo: str) -> Repository:
         """Return a repository."""
-        path = repo_path(repo)
-        return read.read(read.repository, self.get(path), f"GET {path}")
+        return self._one(repo_path(repo), read.repository)
 
     def repositories(self) -> list[str]:
         """Return the repositories that the account can write to."""
-        found = (read.read(read.repository, one, "GET /user/repos") for one in self.pages("/user/repos"))
+        found = self._list("/user/repos", read.repository)
         return [one.full_name for one in found if one.can_push and not one.archived]
 
     # --- issues -------------------------------------------------------------------------------
 
     def issue(self, repo: str, number: int) -> Issue:
         """Return an issue, or the issue side of a pull request."""
-        path = f"{repo_path(repo)}/issues/{number}"
-        return read.read(read.issue(repo), self.get(path), f"GET {path}")
+        return self._one(repo_path(repo, "issues", number), read.issue(repo))
 
     def open_issues(self, repo: str, *, assigned_to: str | None = None) -> list[Issue]:
-        """Return the open issues of a repository."""
-        asked: dict[str, Any] = {"state": "open", "type": "issues"}
+        """Return the open issues of a repository, or those of one assignee."""
+        asked = {"state": "open", "type": "issues"}
         if assigned_to is not None:
             asked["assigned_by"] = assigned_to
-        return self._list(read.issue(repo), f"{repo_path(repo)}/issues", **asked)
+        found = self._list(repo_path(repo, "issues"), read.issue(repo), **asked)
+        # A forge that knows no such filter gives everything.
+        return [one for one in found if not one.is_pull and (assigned_to is None or _has_login(one, assigned_to))]
 
     def blockers(self, repo: str, number: int) -> list[Issue]:
-        """Return the issues that one depends on; none where dependencies are turned off."""
-        return self._optional_list(read.issue(repo), f"{repo_path(repo)}/issues/{number}/dependencies")
+        """Return the issues that one depends on; none where dependencies are turned off.
+
+        One that is hidden from the account has the number 0 and is open.
+        """
+        return self._dependencies(repo, number, "dependencies")
 
     def blocked(self, repo: str, number: int) -> list[Issue]:
         """Return the issues that depend on one; none where dependencies are turned off."""
-        return self._optional_list(read.issue(repo), f"{repo_path(repo)}/issues/{number}/blocks")
+        return self._dependencies(repo, number, "blocks")
+
+    def _dependencies(self, repo: str, number: int, which: str) -> list[Issue]:
+        try:
+            return self._list(repo_path(repo, "issues", number, which), read.dependency(repo))
+        except NotThere:
+            return []
 
     def assign(self, repo: str, number: int, *logins: str) -> Issue:
         """Replace the assignees. Raises NotAllowed when the forge ignores it, which it does without a word."""
-        path = f"{repo_path(repo)}/issues/{number}"
-        found = read.read(read.issue(repo), self.send("PATCH", path, {"assignees": list(logins)}), f"PATCH {path}")
+        path = repo_path(repo, "issues", number)
+        found = self._sent("PATCH", path, {"assignees": list(logins)}, read.issue(repo))
         if {login.lower() for login in found.assignees} != {login.lower() for login in logins}:
-            raise NotAllowed(f"the forge did not assign {', '.join(logins)}", call=f"PATCH {path}", status=201)
+            wanted, there = ", ".join(logins) or "nobody", ", ".join(found.assignees) or "nobody"
+            why = f"the forge did not assign {wanted}; assigned is {there}. The account needs write access"
+            raise NotAllowed(f"PATCH {path}: {why}", call=f"PATCH {path}", status=201)
         return found
 
     def close_issue(self, repo: str, number: int) -> None:
         """Close an issue."""
-        self.send("PATCH", f"{repo_path(repo)}/issues/{number}", {"state": "closed"})
+        self.send("PATCH", repo_path(repo, "issues", number), {"state": "closed"})
 
     # --- comments and labels ------------------------------------------------------------------
 
     def comments(self, repo: str, number: int) -> list[Comment]:
         """Return the plain comments on an issue or pull request, oldest first."""
-        path = f"{repo_path(repo)}/issues/{number}/comments"
-        # The one list without pages (routers/api/v1/repo/issue_comment.go).
-        return [read.read(read.comment(number), one, f"GET {path}") for one in self.get(path) or ()]
+        # A list without pages (routers/api/v1/repo/issue_comment.go).
+        return self._one(repo_path(repo, "issues", number, "comments"), read.many(read.comment(number)))
 
     def comments_since(self, repo: str, since: datetime) -> list[Comment]:
         """Return the plain comments of a whole repository that were written or changed since a moment."""
         at = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return self._list(read.comment(), f"{repo_path(repo)}/issues/comments", since=at)
+        return self._list(repo_path(repo, "issues", "comments"), read.comment(), since=at)
 
     def add_comment(self, repo: str, number: int, body: str) -> Comment:
         """Write a comment."""
-        path = f"{repo_path(repo)}/issues/{number}/comments"
-        return read.read(read.comment(number), self.send("POST", path, {"body": body}), f"POST {path}")
+        return self._sent("POST", repo_path(repo, "issues", number, "comments"), {"body": body}, read.comment(number))
 
     def edit_comment(self, repo: str, comment_id: int, body: str) -> None:
         """Change a comment."""
-        self.send("PATCH", f"{repo_path(repo)}/issues/comments/{comment_id}", {"body": body})
+        self.send("PATCH", repo_path(repo, "issues", "comments", comment_id), {"body": body})
 
     def react(self, repo: str, comment_id: int, content: str) -> None:
         """React to a comment; the same reaction twice is one."""
-        self.send("POST", f"{repo_path(repo)}/issues/comments/{comment_id}/reactions", {"content": content})
+        path = repo_path(repo, "issues", "comments", comment_id, "reactions")
+        self.send("POST", path, {"content": content}, retry=Retry.ALWAYS)
 
     def add_labels(self, repo: str, number: int, *names: str) -> tuple[str, ...]:
         """Put labels on; return those that are there then: the forge drops names it does not know without a word."""
-        path = f"{repo_path(repo)}/issues/{number}/labels"
-        there = self.send("POST", path, {"labels": list(names)}) or ()
-        return tuple(str(label.get("name", "")) for label in there)
+        path = repo_path(repo, "issues", number, "labels")
+        return self._sent("POST", path, {"labels": list(names)}, read.labels, retry=Retry.ALWAYS)
 
     def create_label(self, repo: str, name: str, *, color: str, description: str) -> None:
         """Make a label."""
-        self.send("POST", f"{repo_path(repo)}/labels", {"name": name, "color": color, "description": description})
+        self.send("POST", repo_path(repo, "labels"), {"name": name, "color": color, "description": description})
 
     def remove_label(self, repo: str, number: int, name: str) -> None:
         """Take a label off; nothing happens where it is not on."""
-        path = f"{repo_path(repo)}/issues/{number}/labels"
-        for label in self.get(path) or ():
-            if label.get("name") == name:
-                self.send("DELETE", f"{path}/{int(label['id'])}")
+        path = repo_path(repo, "issues", number, "labels")
+        label = self._one(path, read.label_ids).get(name)
+        if label is not None:
+            self._delete(f"{path}/{label}")
 
     # --- pull requests ------------------------------------------------------------------------
 
     def pull(self, repo: str, number: int) -> Pull:
         """Return a pull request."""
-        path = f"{repo_path(repo)}/pulls/{number}"
-        return read.read(read.pull(repo), self.get(path), f"GET {path}")
+        return self._one(repo_path(repo, "pulls", number), read.pull(repo))
 
     def open_pulls(self, repo: str, *, base: str | None = None) -> list[Pull]:
         """Return the open pull requests of a repository, or those into one branch."""
-        found = self._list(read.pull(repo), f"{repo_path(repo)}/pulls", state="open")
+        found = self._list(repo_path(repo, "pulls"), read.pull(repo), state="open")
         return [pull for pull in found if base is None or pull.base_ref == base]
 
     def reviews(self, repo: str, number: int) -> tuple[Review, ...]:
         """Return the reviews of a pull request, oldest first."""
-        found = self._list(read.review, f"{repo_path(repo)}/pulls/{number}/reviews")
+        found = self._list(repo_path(repo, "pulls", number, "reviews"), read.review)
         return tuple(sorted(found, key=lambda review: review.id))
 
     def review_comments(self, repo: str, number: int, review_id: int) -> tuple[ReviewComment, ...]:
         """Return what a review says of single lines."""
-        path = f"{repo_path(repo)}/pulls/{number}/reviews/{review_id}/comments"
-        return tuple(read.read(read.review_comment, one, f"GET {path}") for one in self.get(path) or ())
+        path = repo_path(repo, "pulls", number, "reviews", review_id, "comments")
+        return tuple(self._one(path, read.many(read.review_comment)))
 
     def request_review(self, repo: str, number: int, *logins: str) -> None:
         """Ask for reviews."""
-        self.send("POST", f"{repo_path(repo)}/pulls/{number}/requested_reviewers", {"reviewers": list(logins)})
+        self.send("POST", repo_path(repo, "pulls", number, "requested_reviewers"), {"reviewers": list(logins)})
 
     def withdraw_request(self, repo: str, number: int, *logins: str) -> None:
         """Take requests for reviews back."""
-        self.send("DELETE", f"{repo_path(repo)}/pulls/{number}/requested_reviewers", {"reviewers": list(logins)})
+        self.send("DELETE", repo_path(repo, "pulls", number, "requested_reviewers"), {"reviewers": list(logins)})
 
     def merge(
         self,
@@ -238,95 +228,94 @@ class Forge(ForgeHttp):
         Raises StaleHead, BaseMoved, MergeConflict, StillChecking, MergeProtected, NotAllowed, NotThere, NotAccepted;
         ForgeUnavailable when it is not known whether it was merged.
         """
+        path = repo_path(repo, "pulls", number, "merge")
+        if not _SHA.fullmatch(head_sha):
+            # The forge takes an empty one for "whatever the head is now" (services/pull/merge.go).
+            raise NotAccepted(f"POST {path}: {head_sha!r} is not the whole id of a commit", call=f"POST {path}")
         body = {"Do": str(style), "head_commit_id": head_sha, "MergeTitleField": title, "MergeMessageField": message}
-        path = f"{repo_path(repo)}/pulls/{number}/merge"
-        answer = self.ask("POST", path, body={key: value for key, value in body.items() if value is not None})
+        told = {key: value for key, value in body.items() if value is not None}
+        answer = self.answer_to("POST", path, body=told, retry=Retry.NEVER)
         # 201: the forge has put it off, which is never asked for.
-        if answer.status_code != httpx.codes.OK:
-            raise merge_refusal(call=f"POST {path}", status=answer.status_code, body=answer.content)
+        if answer.status != httpx.codes.OK:
+            raise merge_refusal(call=answer.call, status=answer.status, body=answer.body)
 
     def delete_branch(self, repo: str, branch: str) -> bool:
         """Delete a branch; False: it was gone already."""
-        try:
-            self.send("DELETE", f"{repo_path(repo)}/branches/{part(branch)}")
-        except NotThere:
-            return False
-        return True
+        return self._delete(self._branch(repo, branch))
 
     def branch_tip(self, repo: str, branch: str) -> str | None:
         """Return the commit that a branch is on; None: there is no such branch."""
         try:
-            told = self.get(f"{repo_path(repo)}/branches/{part(branch)}")
+            return self._one(self._branch(repo, branch), read.tip)
         except NotThere:
             return None
-        return str((told.get("commit") or {}).get("id") or "") or None
+
+    def _branch(self, repo: str, branch: str) -> str:
+        # The slash stays: web servers in front of a forge refuse one that is quoted, some with a 404.
+        return repo_path(repo, "branches", *branch.split("/"))
 
     # --- commits ------------------------------------------------------------------------------
 
     def statuses(self, repo: str, sha: str) -> tuple[Status, ...]:
         """Return the newest status of each context of a commit, over all pages."""
-        path = f"{repo_path(repo)}/commits/{part(sha)}/statuses"
-        return read.newest(
-            (int(one.get("id", 0)), read.read(read.status, one, f"GET {path}")) for one in self.pages(path)
-        )
+        return read.newest(self._list(repo_path(repo, "commits", sha, "statuses"), read.numbered_status))
 
     def set_status(self, repo: str, sha: str, *, context: str, state: str, description: str, url: str = "") -> None:
-        """Set a commit status."""
+        """Set a commit status; each call adds one to the list of the commit."""
         body = {"context": context, "state": state, "description": description, "target_url": url}
-        self.send("POST", f"{repo_path(repo)}/statuses/{part(sha)}", body)
+        self.send("POST", repo_path(repo, "statuses", sha), body)
 
     def commit(self, repo: str, sha: str) -> Commit:
         """Return a commit."""
-        path = f"{repo_path(repo)}/git/commits/{part(sha)}"
-        return read.read(read.commit, self.get(path), f"GET {path}")
+        return self._one(repo_path(repo, "git", "commits", sha), read.commit)
 
     # --- people -------------------------------------------------------------------------------
 
     def can_write(self, repo: str, login: str) -> bool:
-        """Tell whether an account may write to a repository."""
+        """Tell whether an account may write to a repository. Raises NotAllowed when only an administrator is told."""
         try:
-            told = self.get(f"{repo_path(repo)}/collaborators/{part(login)}/permission")
+            return self._one(repo_path(repo, "collaborators", login, "permission"), read.is_writer)
         except NotThere:
             return False
-        return str((told or {}).get("permission", "")) in _WRITES
+        except NotAllowed as error:
+            # routers/api/v1/repo/collaborators.go: others may ask only about themselves.
+            remedy = f"to ask who may write, the account that reads must be an administrator of {repo}"
+            raise NotAllowed(f"{error}; {remedy}", call=error.call, status=error.status) from None
 
     def failing_log(self, repo: str, status: Status) -> str | None:
         """Return the end of the log of a failed check; None: it could not be had."""
         return failing_log(self, repo, status)
 
-    # --- lists --------------------------------------------------------------------------------
+    # --- calls, and what they say --------------------------------------------------------------
 
-    def _list(self, reader: Callable[[Any], read.T], path: str, **params: Any) -> list[read.T]:
+    def _one(self, path: str, reader: Reader[T]) -> T:
+        return read.read(reader, self.get(path), f"GET {path}")
+
+    def _list(self, path: str, reader: Reader[T], **params: Any) -> list[T]:
         return [read.read(reader, one, f"GET {path}") for one in self.pages(path, **params)]
 
-    def _optional_list(self, reader: Callable[[Any], read.T], path: str) -> list[read.T]:
+    def _sent(
+        self, method: str, path: str, body: dict[str, Any], reader: Reader[T], *, retry: Retry | None = None
+    ) -> T:
+        return read.read(reader, self.send(method, path, body, retry=retry), f"{method} {path}")
+
+    def _delete(self, path: str) -> bool:
+        """Delete; tell whether there was anything."""
         try:
-            return self._list(reader, path)
+            self.send("DELETE", path)
         except NotThere:
-            return []
-
-    def _optional(self, path: str) -> Any:
-        try:
-            return self.get(path)
-        except (NotThere, NotAllowed, NotAccepted):
-            return None
+            return False
+        return True
 
 
-def _missing(version: str, *, is_forgejo: bool) -> tuple[str, ...]:
-    """Say what a version lacks."""
-    number = re.match(r"(\d+)\.(\d+)", version)
-    major = int(number[1]) if number else 0
-    found = []
-    if is_forgejo:
-        found.append(
-            "Forgejo sends no webhook for commit statuses: outside checks are seen by asking, every forge_poll_s"
-        )
-        found.append(
-            "Forgejo's REST interface has no logs of workflow runs: they are read from its web pages, where it lets us"
-        )
-        if major < 12:  # noqa: PLR2004 - the first with them
-            found.append("before Forgejo 12 workflow runs send no webhook: they are seen by asking, every forge_poll_s")
-    return tuple(found)
+def _skew_s(answer: Answer, now: datetime) -> float:
+    told = date_of(answer.headers.get("date", ""))
+    # The header has whole seconds: on average half of one is cut off.
+    return (told - now).total_seconds() + 0.5 if told else 0.0
+
+
+def _has_login(issue: Issue, login: str) -> bool:
+    return login.lower() in {assignee.lower() for assignee in issue.assignees}
 
 
 class Forges:
@@ -345,7 +334,8 @@ class Forges:
         self._settings = settings
         self._pace = pace or Pace(settings.service.forge_rate)
         self._options: dict[str, Any] = {"transport": transport, "sleep": sleep, "is_unwanted": is_unwanted}
-        self._known: dict[str, tuple[int, Forge]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], Forge]] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -358,18 +348,21 @@ class Forges:
         kind = self._settings.types.get(type_name)
         if kind is None or kind.token_file is None:
             return None
+        # Before the reading: a file that changes meanwhile is read again.
         changed = _changed_at(kind.token_file)
-        known = self._known.get(type_name)
-        if known is not None and known[0] == changed:
+        with self._lock:
+            known = self._known.get(type_name)
+            if known is None or known[0] != changed:
+                token = _token(kind.token_file, f"types.{type_name}.token_file")
+                known = (changed, self._with_token(known[1] if known else None, token))
+                self._known[type_name] = known
             return known[1]
-        if known is not None:
-            known[1].close()
-        try:
-            token = read_secret(kind.token_file, f"types.{type_name}.token_file")
-        except ConfigError as error:
-            raise NotAllowed("; ".join(error.problems)) from error
-        forge = Forge(self._settings.service.forge_url, token=token, pace=self._pace, **self._options)
-        self._known[type_name] = (changed, forge)
+
+    def _with_token(self, forge: Forge | None, token: str) -> Forge:
+        """Make a client, or give the token to the one that may be in somebody's hands."""
+        if forge is None:
+            return Forge(self._settings.service.forge_url, token=token, pace=self._pace, **self._options)
+        forge.renew(token)
         return forge
 
     def main(self) -> Forge | None:
@@ -383,8 +376,17 @@ class Forges:
         self._known.clear()
 
 
-def _changed_at(path: Path) -> int:
+def _token(path: Path, key: str) -> str:
     try:
-        return path.stat().st_mtime_ns
+        return read_secret(path, key)
+    except ConfigError as error:
+        raise NotAllowed("; ".join(error.problems)) from None
+
+
+def _changed_at(path: Path) -> tuple[int, ...]:
+    """Return what changes with the file: a new one may have the time of the old."""
+    try:
+        stat = path.stat()
     except OSError:
-        return 0
+        return ()
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size

@@ -1,8 +1,12 @@
-"""The forge's REST answers, read into values. Pure: no I/O. Field names: modules/structs in Forgejo."""
+"""The forge's REST answers, read into values. Pure: no I/O. Field names: modules/structs in Forgejo.
+
+Readers raise Malformed naming the path of what is not as it should be; `read` adds which call it was.
+"""
 
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pool.errors import ForgeError, Malformed
 from tasks.forge_values import (
@@ -31,43 +35,43 @@ _STYLES = {
 #: services/convert/pull_review.go; anything else is a word of a later version, and no verdict.
 _STATES = {str(state): state for state in ReviewState}
 _NUMBER = re.compile(r"/(?:issues|pulls)/([1-9][0-9]{0,17})(?:[#?].*)?$")
+_WRITES = frozenset({"write", "admin", "owner"})
 
 
 def read(reader: Callable[[Node], T], value: Any, call: str) -> T:
     """Read one value. Raises ForgeError that names the call and what is wrong."""
     try:
-        return reader(Node(value))
+        return reader(Node(value, "answer"))
     except Malformed as error:
-        raise ForgeError(f"the forge's answer to {call} cannot be read: {error}", call=call, status=200) from error
+        raise ForgeError(f"the forge's answer to {call} cannot be read: {error}", call=call, status=200) from None
 
 
 def repository(node: Node) -> Repository:
     """Read a repository."""
     may = node["permissions"]
-    has_rights = not may.is_null
     return Repository(
         full_name=node["full_name"].repo(),
         default_branch=node["default_branch"].text(),
         archived=node["archived"].flag(),
-        can_push=has_rights and may["push"].flag(),
-        can_admin=has_rights and may["admin"].flag(),
+        can_push=may.find("push").flag(),
+        can_admin=may.find("admin").flag(),
         merge_styles=tuple(style for key, style in _STYLES.items() if node[key].flag()),
     )
 
 
 def issue(repo: str) -> Callable[[Node], Issue]:
-    """Return the reader of issues of a repository; those of other repositories say so themselves."""
+    """Return the reader of issues of a repository."""
 
     def reader(node: Node) -> Issue:
         return Issue(
-            repo=or_none(node.find("repository", "full_name").repo) or repo,
+            repo=repo,
             number=node["number"].number(),
             title=node["title"].text(),
             body=node["body"].text(),
             state=node["state"].one_of("open", "closed"),
             author=_login(node["user"]),
             assignees=_logins(node["assignees"]),
-            labels=_labels(node),
+            labels=labels(node["labels"]),
             url=node["html_url"].url(),
             updated_at=node["updated_at"].time(),
             is_pull=not node["pull_request"].is_null,
@@ -76,14 +80,46 @@ def issue(repo: str) -> Callable[[Node], Issue]:
     return reader
 
 
+def dependency(repo: str) -> Callable[[Node], Issue]:
+    """Return the reader of issues that may be in other repositories, or hidden from the account.
+
+    A hidden one comes without anything (routers/api/v1/repo/issue_dependency.go). It is read as open, with the number
+    0: nobody may take it for closed.
+    """
+
+    def reader(node: Node) -> Issue:
+        if node["number"].value == 0:
+            return _hidden(repo)
+        return issue(or_none(node.find("repository", "full_name").repo) or repo)(node)
+
+    return reader
+
+
+def _hidden(repo: str) -> Issue:
+    return Issue(
+        repo=repo,
+        number=0,
+        title="(hidden from this account)",
+        body="",
+        state="open",
+        author="",
+        assignees=(),
+        labels=(),
+        url="",
+        updated_at=None,
+        is_pull=False,
+    )
+
+
 def pull(repo: str) -> Callable[[Node], Pull]:
     """Return the reader of pull requests of a repository."""
 
     def reader(node: Node) -> Pull:
+        number = node["number"].number()
         head, base = node["head"], node["base"]
         return Pull(
             repo=repo,
-            number=node["number"].number(),
+            number=number,
             title=node["title"].text(),
             body=node["body"].text(),
             state=node["state"].one_of("open", "closed"),
@@ -92,14 +128,14 @@ def pull(repo: str) -> Callable[[Node], Pull]:
             merged=node["merged"].flag(),
             merge_commit_sha=node["merge_commit_sha"].sha(),
             mergeable=node["mergeable"].flag(),
-            head_ref=_head_ref(head),
+            head_ref=_head_ref(head, number),
             head_sha=head["sha"].sha() or "",
             is_fork=head["repo"].is_null or head["repo_id"].integer() != base["repo_id"].integer(),
             base_ref=base["ref"].branch(),
             base_sha=base["sha"].sha() or "",
             merge_base=node["merge_base"].sha() or "",
             assignees=_logins(node["assignees"]),
-            labels=_labels(node),
+            labels=labels(node["labels"]),
             requested_reviewers=_logins(node["requested_reviewers"]),
             url=node["html_url"].url(),
             updated_at=node["updated_at"].time(),
@@ -108,9 +144,10 @@ def pull(repo: str) -> Callable[[Node], Pull]:
     return reader
 
 
-def _head_ref(head: Node) -> str:
-    # services/convert/pull.go: once the branch is deleted, `ref` is refs/pull/N/head; `label` keeps the name.
-    ref = head["ref"].branch()
+def _head_ref(head: Node, number: int) -> str:
+    # services/convert/pull.go: once the branch is deleted, `ref` is refs/pull/N/head; `label` keeps the name, but is
+    # empty for a pull request that was pushed without a branch. One odd name must not hide all the others in a list.
+    ref = or_none(head["ref"].branch) or f"refs/pull/{number}/head"
     return (or_none(head["label"].branch) if ref.startswith("refs/pull/") else None) or ref
 
 
@@ -157,18 +194,31 @@ def comment(number: int | None = None, *, is_pull: bool | None = None) -> Callab
 
 
 def status(node: Node) -> Status:
-    """Read a commit status; the member with the state has had two names."""
+    """Read a commit status; the member with the state has had two names.
+
+    Of its own Actions the forge gives a path without a host (models/actions/run.go, Link).
+    """
+    target = node["target_url"].text()
+    is_path = target.startswith("/") and not target.startswith("//")
     return Status(
         context=node["context"].text(),
         state=(node["status"].text() or node["state"].text()).lower(),
         description=node["description"].text(),
-        target_url=node["target_url"].text(),
+        target_url=target if is_path else node["target_url"].url(),
         creator=_login(node["creator"]),
     )
 
 
+def numbered_status(node: Node) -> tuple[int, Status]:
+    """Read a commit status with its id."""
+    return node["id"].integer(), status(node)
+
+
 def newest(statuses: Iterable[tuple[int, Status]]) -> tuple[Status, ...]:
-    """Return the newest status of each context, given each with its id."""
+    """Return the newest status of each context, given each with its id.
+
+    The forge's own order is by time in whole seconds (models/git/commit_status.go).
+    """
     found: dict[str, tuple[int, Status]] = {}
     for number, one in statuses:
         if one.context not in found or number > found[one.context][0]:
@@ -178,8 +228,59 @@ def newest(statuses: Iterable[tuple[int, Status]]) -> tuple[Status, ...]:
 
 def commit(node: Node) -> Commit:
     """Read a commit."""
-    parents = tuple(parent["sha"].sha() or "" for parent in node["parents"].items())
-    return Commit(sha=node["sha"].sha() or "", tree=node.find("commit", "tree", "sha").sha() or "", parents=parents)
+    parents = tuple(_sha(parent["sha"]) for parent in node["parents"].items())
+    return Commit(sha=_sha(node["sha"]), tree=_sha(node["commit"]["tree"]["sha"]), parents=parents)
+
+
+def labels(node: Node) -> tuple[str, ...]:
+    """Read the names of labels, sorted."""
+    return tuple(sorted({name for label in node.items() if (name := label["name"].text())}))
+
+
+def label_ids(node: Node) -> dict[str, int]:
+    """Read the ids of labels by their names."""
+    return {label["name"].text(): label["id"].integer() for label in node.items()}
+
+
+def is_writer(node: Node) -> bool:
+    """Read whether a permission is enough to write (models/perm/access_mode.go)."""
+    return node["permission"].text() in _WRITES
+
+
+def tip(node: Node) -> str | None:
+    """Read the commit that a branch is on."""
+    return node["commit"]["id"].sha()
+
+
+def version(node: Node) -> str:
+    """Read a version."""
+    return node["version"].text()
+
+
+def account(node: Node) -> tuple[str, bool]:
+    """Read a login, and whether it may do everything."""
+    return node["login"].name(), node["is_admin"].flag()
+
+
+def largest_page(node: Node) -> int:
+    """Read how many items of a list the forge gives at once."""
+    return node["max_response_items"].integer()
+
+
+def page_path(node: Node) -> str:
+    """Read the path of the web page."""
+    return urlsplit(node["html_url"].url()).path
+
+
+def many(reader: Callable[[Node], T]) -> Callable[[Node], list[T]]:
+    """Return the reader of a list without pages."""
+    return lambda node: [reader(item) for item in node.items()]
+
+
+def _sha(node: Node) -> str:
+    if found := node.sha():
+        return found
+    raise node.wrong("a commit or tree")
 
 
 def _login(node: Node) -> str:
@@ -189,7 +290,3 @@ def _login(node: Node) -> str:
 
 def _logins(node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(login for user in node.items() if (login := _login(user))))
-
-
-def _labels(node: Node) -> tuple[str, ...]:
-    return tuple(sorted({name for label in node["labels"].items() if (name := label["name"].text())}))
