@@ -44,7 +44,11 @@ def mirror(yard: Yard, repo: str = "acme/shop", *, days: float = 0.0) -> Path:
 
 def checkout(yard: Yard, instance: str, repo: str = "acme/shop", *, days: float, size: int = 100_000) -> Path:
     """Make a checkout as a run that pushed everything leaves it, with a large file that git ignores."""
-    path = yard.state / "checkouts" / instance / repo
+    return yard.old(make_checkout(yard.state / "checkouts" / instance / repo, size=size), days=days)
+
+
+def make_checkout(path: Path, *, size: int = 100_000) -> Path:
+    """Make the same at a path."""
     path.mkdir(parents=True)
     git(path, "init", "-q", "--initial-branch=main")
     (path / ".gitignore").write_text("big\n")
@@ -52,7 +56,7 @@ def checkout(yard: Yard, instance: str, repo: str = "acme/shop", *, days: float,
     git(path, "commit", "-q", "-m", "First")
     git(path, "update-ref", "refs/remotes/origin/main", "HEAD")
     (path / "big").write_bytes(b"x" * size)
-    return yard.old(path, days=days)
+    return path
 
 
 def set_aside(path: Path, stamp: str) -> str:

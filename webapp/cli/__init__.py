@@ -34,6 +34,7 @@ COMMANDS = {
     "trail": ("trail", "Tell the whole story of one issue."),
     "deliveries": ("deliveries", "List, show and replay what the forge sent."),
     "merges": ("merges", "List what is to be merged, and what it waits for."),
+    "checkouts": ("checkouts", "List checkouts, and work that was set aside."),
     "config": ("config", "Show, check or begin the configuration."),
     "reconcile": ("reconcile", "Make every repair once, or tell what it would do."),
     "doctor": ("doctor", "Find what is in the way."),
