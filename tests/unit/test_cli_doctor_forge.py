@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response, jsonify
 from werkzeug.serving import make_server
 
 from pool.states import Verdict
+from tasks.engine import Engine
 from tasks.settings import Settings
 from tests.helpers.config import SECRET, Deployment, type_table, write_config
 from tests.helpers.ports import free_port
 from tests.helpers.setup_house import SetupHouse
+from webapp.app import create_app
 from webapp.cli import checkup_forge, checkup_smoke
 from webapp.cli.checkup import Check, Status
 
@@ -293,22 +294,10 @@ def test_the_command_asks_the_forge_and_shows_no_token(place: Place, tmp_path: P
 
 
 @contextmanager
-def door(place: Place) -> Iterator[None]:
-    """Serve what the web app's door does with a test delivery, where the configuration says."""
-    app = Flask(__name__)
-
-    @app.post("/webhooks/forgejo")
-    def receive() -> tuple[Response, int]:
-        from flask import request  # noqa: PLC0415
-
-        from tasks.engine import Engine  # noqa: PLC0415
-        from webapp import intake  # noqa: PLC0415 - loads the rules
-
-        engine = Engine(place.settings, place.cli.store, place.cli.bell)
-        answer = intake.receive(engine, request.get_data(), dict(request.headers.items()), remote="127.0.0.1")
-        return jsonify(answer.to_json()), answer.status
-
-    host, _, port = place.settings.service.listen.partition(":")
+def door(settings: Settings, cli: Deployment) -> Iterator[None]:
+    """Serve the web app where the configuration says."""
+    host, _, port = settings.service.listen.partition(":")
+    app = create_app(Engine(settings, cli.store, cli.bell))
     server = make_server(host, int(port), app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -326,7 +315,7 @@ def trial(place: Place) -> Iterator[Place]:
     port = free_port()
     place.configure(listen=f"127.0.0.1:{port}")
     place.house.repos[REPO].hooks[1]["config"]["url"] = f"http://127.0.0.1:{port}/webhooks/forgejo"
-    with door(place):
+    with door(place.settings, cli=place.cli):
         yield place
 
 
@@ -424,3 +413,24 @@ def test_a_service_that_does_not_run_cannot_be_tried(place: Place) -> None:
 
     assert (found.status, found.remedy) == (Status.FAIL, "`forgepool up`")
     assert place.house.asked == []
+
+
+def test_what_init_has_made_passes_the_trial(
+    cli: Deployment, house: SetupHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.repos[REPO] = type(house.repos[REPO])(REPO)
+    house.users = {}
+    admin = house.add_user("root", is_admin=True)
+    folder, port = cli.path.parent, free_port()
+    types = {name: type_table(name, token_file=f"{name}.token") for name in TYPES}
+    write_config(folder, types=types, forge_url=house.url, merge_type="boss", listen=f"127.0.0.1:{port}")
+
+    monkeypatch.setenv("FORGEPOOL_ADMIN_TOKEN", admin)
+    cli.run("init", "--yes")
+    with door(Settings.load(cli.path), cli):
+        monkeypatch.setenv("FORGEPOOL_ADMIN_TOKEN", admin)
+        checks = cli.json("doctor", "--smoke")["checks"]
+
+    by_name = {one["name"]: one for one in checks}
+    assert [by_name[name]["status"] for name in ("accounts", "rights", "webhooks", "smoke")] == ["ok"] * 4
+    assert by_name["smoke"]["message"].startswith(f"{REPO}: a test delivery arrived")

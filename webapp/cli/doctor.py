@@ -63,7 +63,8 @@ def examine(session: Session, *, admin_token: str | None = None, smoke: bool = F
             with store.reading() as tx:
                 is_reached = checkup_pool.is_reached(tx)
                 yield from checkup_work.examine(settings, tx)
-            yield from checkup_forge.examine(settings, admin_token=admin_token, is_reached=is_reached)
+            # What the trial proves or disproves need not be guessed at.
+            yield from checkup_forge.examine(settings, admin_token=admin_token, is_reached=is_reached or smoke)
             if smoke:
                 yield from Smoke(settings=settings, store=store, admin_token=admin_token).examine()
     except SchemaError as error:
