@@ -46,6 +46,8 @@ CALLS = {
     "deliveries list": "deliveries list",
     "deliveries show": "deliveries show 1",
     "deliveries replay": "deliveries replay 1",
+    "checkouts list": "checkouts list",
+    "checkouts recovered": "checkouts recovered",
     "config show": "config show",
     "config check": "config check",
     "config init": "config init --dir new",
