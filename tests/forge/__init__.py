@@ -1,0 +1,1 @@
+"""Tests against a forge that answers over REST."""
