@@ -16,7 +16,7 @@ from tasks.engine import Engine
 from tasks.facts import read_facts
 from tasks.forge import Forge, Forges
 from tasks.forge_values import failed
-from tasks.look import request_of
+from tasks.look_act import request_of
 from tasks.prompts import Extras
 from tasks.proof import Proof, prove
 from tasks.situation import Facts, IssueFacts, Policy, PullFacts

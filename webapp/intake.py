@@ -233,9 +233,8 @@ def _carry_out(engine: Engine, tx: Tx, outcome: Outcome, receipt: int) -> list[S
                 submitted.append(one)
                 if isinstance(one, Rejected):
                     rejected.add(type_name)
-            case EnterLane(repo=repo, base=base, number=number, head_sha=sha, approved_at=at):
-                place = {"head_sha": sha, "approved_at": at or tx.now, "by": "webhook"}
-                submitted += merge.enter(engine, tx, repo, base, number, **place, delivery=receipt)
+            case EnterLane():
+                submitted += _enter(engine, tx, command, receipt)
             case Remember(subject=subject):
                 tx.remember(_without_accounts(engine, subject, rejected))
             case _:
@@ -252,6 +251,20 @@ def _submit(engine: Engine, tx: Tx, command: Dispatch, *, rule: str | None, rece
         absorb=command.absorb,
         one_conversation=engine.settings.service.one_conversation,
         rule=rule,
+        delivery=receipt,
+    )
+
+
+def _enter(engine: Engine, tx: Tx, command: EnterLane, receipt: int) -> list[Submitted]:
+    return merge.enter(
+        engine,
+        tx,
+        command.repo,
+        command.base,
+        command.number,
+        head_sha=command.head_sha,
+        approved_at=command.approved_at or tx.now,
+        by="webhook",
         delivery=receipt,
     )
 

@@ -27,16 +27,23 @@ def up(session: Session) -> None:
     raise SystemExit(run(settings, echo=click.echo))
 
 
-@click.command(epilog=examples("forgepool demo", "forgepool demo --keep --state-dir ./demo"))
+@click.command(epilog=examples("forgepool demo", "forgepool demo --weather stormy", "forgepool demo --keep"))
+@click.option(
+    "--weather",
+    type=click.Choice(["calm", "silent", "stormy"]),
+    default="calm",
+    show_default=True,
+    help="silent: no webhook arrives; stormy: they come repeated and shuffled, and one call in five fails.",
+)
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, until Ctrl-C.")
 @click.option(
     "--state-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder to use.  [default: a temporary one]"
 )
-def demo(*, keep: bool, state_dir: Path | None) -> None:
+def demo(*, weather: str, keep: bool, state_dir: Path | None) -> None:
     """Play a whole day of a small team on this machine; needs no account."""
     from webapp.demo.play import play  # noqa: PLC0415 - a forge and its friends
 
-    raise SystemExit(play(keep=keep, state_dir=state_dir))
+    raise SystemExit(play(weather, keep=keep, state_dir=state_dir))
 
 
 @click.command(epilog=examples("forgepool web", "FORGEPOOL_LISTEN=0.0.0.0:8420 forgepool web"))

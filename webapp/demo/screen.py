@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pool import explain
-from pool.model import Instance, Task
+from pool.model import Instance, Kind, Task
 from pool.states import State
 from pool.store import Store
+from webapp.cli import trail as trails
 from webapp.demo.verdict import Promise
 
 LINES = 14  #: of the feed on a terminal
@@ -78,7 +79,9 @@ class Screen:
 
 
 def _event_line(task: Task, event: str, why: str) -> Text:
-    name = f"  task {task.id} ({task.request.kind} #{task.request.number})"
+    request = task.request
+    what = f"{request.kind} {request.step}" if request.step else str(request.kind)
+    name = f"  task {task.id} ({what} {request.repo}#{request.number})"
     match event:
         case "queued" if task.decision:
             return Text(f"{name} -> {task.instance}: {explain.short(task.decision)}", style="cyan")
@@ -86,6 +89,8 @@ def _event_line(task: Task, event: str, why: str) -> Text:
             return Text(f"{name} runs on {task.instance}", style="yellow")
         case "succeed":
             return Text(f"{name} succeeded: {why}", style="green")
+        case "withdraw" | "supersede":
+            return Text(f"{name} is not needed any more: {why}", style="dim")
         case _:
             return Text(f"{name} {event}: {why}", style="red")
 
@@ -112,18 +117,20 @@ def _what(task: Task) -> Text:
 
 
 def summary(tasks: Sequence[Task]) -> Table:
-    """Return the table of all tasks."""
-    table = Table(title="every task", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Return the table of what agents did; the links of merges are only counted."""
+    links = [task for task in tasks if task.request.kind is Kind.MERGE]
+    title, caption = "every task of an agent", f"and {len(links)} links of chains that merge"
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("task", "what", "instance", "state", "waited", "ran", "why there"):
         table.add_column(
             column,
             justify="right" if column in {"task", "waited", "ran"} else "left",
             no_wrap=column != "why there",
         )
-    for task in tasks:
+    for task in (task for task in tasks if task not in links):
         table.add_row(
             str(task.id),
-            f"{task.request.kind} #{task.request.number}",
+            f"{task.request.kind} {task.request.repo.partition('/')[2]}#{task.request.number}",
             task.instance or "-",
             Text("ok" if task.state is State.SUCCEEDED else task.state, style=_COLOURS.get(task.state, "red")),
             _seconds(task.created_at, task.started_at),
@@ -135,6 +142,16 @@ def summary(tasks: Sequence[Task]) -> Table:
 
 def _seconds(begin: object, end: object) -> str:
     return "-" if begin is None or end is None else f"{(end - begin).total_seconds():.1f} s"  # type: ignore[operator]
+
+
+def trail(store: Store, repo: str, number: int) -> Table:
+    """Return the story of one issue and its pull request, from the first delivery to the merge."""
+    table = Table(title=f"the trail of {repo}#{number}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("at", "of", "from", "what happened, and why"):
+        table.add_column(column, no_wrap=column != "what happened, and why")
+    for line in trails.lines(store, repo, number, short=True):
+        table.add_row(f"{line.at:%H:%M:%S}", f"#{line.number}", line.source, Text(line.text))
+    return table
 
 
 def verdict(promises: Sequence[Promise]) -> Table:

@@ -40,7 +40,8 @@ class Job:
 class Ci(dict[str, Check]):
     """Which check a repository has, and how all of them run: `forge.ci["acme/widgets"] = check`."""
 
-    is_external: bool = False  #: statuses only, no deliveries
+    is_external: bool = False  #: statuses only, no deliveries, for every repository
+    external: set[str] = field(default_factory=set)  #: repositories for which that is so
     delay_s: float = 0.0  #: by the forge's clock, pending meanwhile
     is_manual: bool = False  #: nothing runs before `forge.run_checks()`
     workflow: str = "ci.yml"
@@ -49,16 +50,19 @@ class Ci(dict[str, Check]):
     external_login: str = "ci"
     waiting: list[Job] = field(default_factory=list)
 
-    def context(self, *, is_pull: bool) -> str:
-        """Return under which name the statuses are."""
-        if self.is_external:
+    def is_outside(self, repo: str) -> bool:
+        """Tell whether the checks of a repository run outside of the forge."""
+        return self.is_external or repo in self.external
+
+    def context(self, repo: str, *, is_pull: bool) -> str:
+        """Return under which name the statuses of a repository are."""
+        if self.is_outside(repo):
             return self.external_context
         return context_of(self.workflow, self.job, is_pull=is_pull)
 
-    @property
-    def creator(self) -> str:
-        """Login of whoever sets the statuses."""
-        return self.external_login if self.is_external else "forgejo-actions"
+    def creator(self, repo: str) -> str:
+        """Return the login of whoever sets the statuses of a repository."""
+        return self.external_login if self.is_outside(repo) else "forgejo-actions"
 
 
 def context_of(workflow: str, job: str, *, is_pull: bool) -> str:

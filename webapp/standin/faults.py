@@ -116,7 +116,8 @@ class Faults:
         with self._lock:
             # Every rule of the kind looks at every event: what one lets happen must not change another's counting.
             struck = [rule for rule in self._rules if rule.kind == kind and rule.strikes(self._rng, one, other)]
-            self.counts[kind] += bool(struck)
+            if struck:
+                self.counts[kind] += 1
             return struck[0] if struck else None
 
     def pick(self, below: int) -> int:

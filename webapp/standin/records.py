@@ -147,7 +147,7 @@ class Pull(Issue):
     head: str
     base: str
     head_sha: str
-    merge_base: str
+    merged_onto: str = ""  #: where the base was before the merge
     reviews: list[Review] = field(default_factory=list)
     merged_by: str | None = None
     merge_commit_sha: str | None = None

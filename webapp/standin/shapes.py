@@ -220,7 +220,7 @@ class Shapes:
             "allow_maintainer_edit": False,
             "base": {"label": pull.base, "ref": pull.base, "sha": base_sha, "repo_id": repo.id, "repo": whole},
             "head": {"label": pull.head, "ref": head_ref, "sha": pull.head_sha, "repo_id": repo.id, "repo": whole},
-            "merge_base": pull.merge_base,
+            "merge_base": repo.git.merge_base(pull.merged_onto or base_sha, pull.head_sha) if base_sha else "",
             "due_date": None,
             "created_at": pull.created_at,
             "updated_at": pull.updated_at,

@@ -157,7 +157,7 @@ class Checks(Pulls):
             return
         due = self.clock() + timedelta(seconds=self.ci.delay_s)
         self.ci.waiting.append(Job(repo=repo.full_name, pull=pull, branch=branch, sha=sha, due=due))
-        if self.ci.is_external:
+        if self.ci.is_outside(repo.full_name):
             self._external_status(repo, sha, "pending", "Waiting", is_pull=pull is not None)
         else:
             found = self.find_pull(repo, pull) if pull is not None else None
@@ -192,7 +192,7 @@ class Checks(Pulls):
             return job
 
     def _finish(self, repo: Repo, job: Job, result: CiResult) -> None:
-        if self.ci.is_external:
+        if self.ci.is_outside(repo.full_name):
             self._external_status(repo, job.sha, result.state, "Done", is_pull=job.pull is not None)
             return
         pull = self.find_pull(repo, job.pull) if job.pull is not None else None
@@ -203,11 +203,11 @@ class Checks(Pulls):
         self.set_status(
             repo.full_name,
             sha,
-            context=self.ci.context(is_pull=is_pull),
+            context=self.ci.context(repo.full_name, is_pull=is_pull),
             state=state,
             description=words,
             target_url="https://ci.example.org/",
-            creator=self.ci.creator,
+            creator=self.ci.creator(repo.full_name),
         )
 
     def log_of(self, repo: str, index: int) -> str | None:

@@ -136,6 +136,7 @@ class Merges(Checks):
     def _merge(self, repo: Repo, pull: Pull, doer: str, style: str, text: str, *, delete_branch: bool) -> str:
         before = repo.git.branches()
         sha = self._result(repo, pull, before[pull.base], style, text)
+        pull.merged_onto = before[pull.base]
         if style != MANUALLY:
             repo.git.set_ref(f"refs/heads/{pull.base}", sha)
         pull.merge_commit_sha, pull.merged_by, pull.scheduled = sha, doer, None

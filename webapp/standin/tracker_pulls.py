@@ -33,7 +33,6 @@ class Pulls(Issues):
                 head=head,
                 base=base,
                 head_sha=branches[head],
-                merge_base=found.git.merge_base(branches[base], branches[head]),
                 created_at=at,
                 updated_at=at,
             )
@@ -240,8 +239,6 @@ class Pulls(Issues):
                 self._check_again(pull)
             if {pull.head, pull.base} & gone and "deleted-branch-closes-pulls" in self.model:
                 self._close(repo, pull, sender)
-            elif pull.base in after:
-                pull.merge_base = repo.git.merge_base(after[pull.base], pull.head_sha)
         for name in moved:
             self._branch_moved(repo, name, after[name])
 
