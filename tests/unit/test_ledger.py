@@ -8,62 +8,19 @@ from typing import Any
 import pytest
 
 from pool.subject import HELP_LABEL
-from pool.work import Effect, Step
 from tasks import ledger
-from tasks.forge import Forges
 from tasks.report import mark
-from tests.helpers.fake_writer import HEAD, REPO, Failure, FakeWriter, label_id, types_with_tokens
-from tests.helpers.yard import Yard
+from tests.helpers.desk import Desk
+from tests.helpers.fake_writer import HEAD, REPO, Failure, label_id
 from tests.pool import drive
 
 OTHER = "b" * 40
-
-
-class Desk(Yard):
-    """A deployment with accounts on a forge in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, types=types_with_tokens(folder))
-        self.forge = FakeWriter()
-        self.forge.issue(7, assignees=["dev"])
-        self.forge.pull(8)
-        self.forges: Forges = self.forge.forges(self.settings)
-        drive.add(self.store, "dev-alpha")
-
-    def owe(self, kind: str, number: int = 7, *, key: str = "", again: bool = False, **body: Any) -> str:
-        """Note an effect; return its key."""
-        key = key or f"{kind}:{REPO}#{number}"
-        with self.store.writing() as tx:
-            tx.owe(key, kind, repo=REPO, number=number, type_name="boss", body=body, again=again)
-        return key
-
-    def settle(self, **options: Any) -> int:
-        """Write what is due."""
-        return ledger.settle(self.engine, self.forges, **options)
-
-    def effect(self, key: str) -> Effect:
-        """Return what the ledger knows of an effect."""
-        with self.store.reading() as tx:
-            found = tx.effect(key)
-        assert found is not None
-        return found
-
-    def forget(self, key: str) -> None:
-        """Let the ledger not know that an effect was written, as after a crash at that moment."""
-        with self.store.writing() as tx:
-            tx.connection.exec_driver_sql("UPDATE effects SET done_at = NULL, ref = NULL WHERE key = ?", (key,))
-
-    def trail(self, number: int = 7) -> list[Step]:
-        """Return the lines of the ledger."""
-        with self.store.reading() as tx:
-            return [line for line in tx.list_trail(REPO, [number]) if line.source == "effect"]
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     opened = Desk(tmp_path)
     yield opened
-    opened.forges.close()
     opened.close()
 
 
@@ -353,7 +310,7 @@ def test_what_the_forge_refuses_is_given_up_where_people_see_it(desk: Desk) -> N
     effect = desk.effect(key)
     assert effect.given_up_at is not None
     assert "412" in effect.error
-    assert [line.what for line in desk.trail()] == ["close given up"]
+    assert [line.what for line in desk.trail(source="effect")] == ["close given up"]
     assert desk.forge.writes() == {"PATCH 7": ledger.MOST_REFUSALS}
 
 
