@@ -8,6 +8,7 @@ Without a server it can be called in the same process: `httpx.WSGITransport(app=
 
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,7 +141,12 @@ class StandInForge(Tracker):
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """No line on the terminal for each request."""
+    """No line on the terminal for each request; a connection that is cut on request is cut at once."""
+
+    def connection_dropped(self, error: BaseException, environ: Mapping[str, Any] | None = None) -> None:
+        """End the connection instead of waiting for the next request on it."""
+        super().connection_dropped(error, dict(environ) if environ else None)
+        self.close_connection = True
 
     def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the name is werkzeug's
         log.debug("request served", extra={"kind": type, "line": message % args})

@@ -12,7 +12,7 @@ GAPS = (
     "No deliveries for push (but for tests of hooks), create, delete, deletions, dependencies or releases.",
     "Deliveries go out one by one after the answer, in the order of the changes, unless disorder is asked for.",
     "Hooks of owners and of the site are missing; a branch filter is kept and not applied; `form` is sent as JSON.",
-    "beside the named headers, httpx adds its own to a delivery.",
+    "Beside the named headers, httpx adds its own to a delivery.",
     "Assignees are listed in the order of assignment; Forgejo's order comes from an unordered join and may differ.",
     "Assignees need not be able to see the repository.",
     "Whether a pull request can be merged is known after a set time or number of answers; a merge attempt is one.",

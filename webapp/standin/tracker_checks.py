@@ -50,10 +50,10 @@ class Checks(Pulls):
                 created_at=self.now,
             )
             found.statuses.setdefault(sha, []).append(status)
-            if "status-is-silent" not in self.model:
-                self._emit(found, "status", {"sha": sha, "state": state, "context": context})
-            for pull in found.pulls if state == "success" else ():
-                if pull.head_sha == sha:
+            for pull in [pull for pull in found.pulls if pull.head_sha == sha]:
+                if "status-is-silent" not in self.model:
+                    self._tell(found, pull, "edited", creator)
+                if state == "success":
                     self._wake(found, pull)
             return status
 
