@@ -143,7 +143,6 @@ class ForgeHttp:
         url: str,
         *,
         token: str,
-        password_of: tuple[str, str] | None = None,
         pace: Pace | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout_s: float = 15.0,
@@ -151,17 +150,13 @@ class ForgeHttp:
         clock: Callable[[], datetime] = utc_now,
         is_unwanted: Callable[[], bool] = never,
     ) -> None:
-        """url: of the forge itself. is_unwanted: asked before a call is tried again, and while waiting for that.
-
-        token: "" for nobody's. password_of: login and password, for what is given to nobody with a token.
-        """
+        """url: of the forge itself. is_unwanted: asked before a call is tried again, and while waiting for that."""
         self.url = url.rstrip("/")
         self._pace, self._sleep, self._clock, self._is_unwanted = pace, sleep, clock, is_unwanted
         # The time-out is between two bytes; a trickle would never end.
         self._deadline_s = 4 * timeout_s
         self._client = httpx.Client(
             headers={"Accept": "application/json", "User-Agent": "forgepool"},
-            auth=password_of,
             timeout=timeout_s,
             transport=transport,
             # A redirect may lead to another host, and that must not get the token.
@@ -169,7 +164,6 @@ class ForgeHttp:
             # A proxy is of no use on the way to this machine.
             trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
         )
-        self._password = password_of[1] if password_of else ""
         self.renew(token)
 
     def __repr__(self) -> str:
@@ -177,13 +171,11 @@ class ForgeHttp:
 
     def renew(self, token: str) -> None:
         """Use another token from now on. Raises NotAllowed for what cannot be one; it is not shown."""
-        if not token.isascii() or not token.isprintable() or " " in token:
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
             # The HTTP library would show it in its complaint.
-            raise NotAllowed("the access token has characters that no token has; write its file anew")
+            raise NotAllowed("the access token is empty or has characters that no token has; write its file anew")
         self._token = token
-        self._client.headers.pop("Authorization", None)
-        if token:
-            self._client.headers["Authorization"] = f"token {token}"
+        self._client.headers["Authorization"] = f"token {token}"
 
     def close(self) -> None:
         """Close the connections."""
@@ -295,10 +287,7 @@ class ForgeHttp:
 
     def _cleaned(self, body: bytes) -> bytes:
         # Somebody may have written the token into an issue, and a proxy may echo what it was sent.
-        for secret in (self._token, self._password):
-            if len(secret) >= LEAST_SECRET:
-                body = body.replace(secret.encode(), HIDDEN.encode())
-        return body
+        return body if len(self._token) < LEAST_SECRET else body.replace(self._token.encode(), HIDDEN.encode())
 
     # --- between two tries --------------------------------------------------------------------
 
