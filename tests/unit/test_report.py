@@ -50,6 +50,10 @@ def test_whatever_an_agent_says_is_one_line_of_bounded_length(text: str) -> None
     assert len(said.replace("\\", "").replace("\N{WORD JOINER}", "")) <= MAX_WORDS
 
 
+def test_long_words_are_cut_and_it_shows() -> None:
+    assert plain("x" * 1000) == "x" * (MAX_WORDS - 1) + "…"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -175,6 +179,7 @@ def test_the_newest_tasks_are_shown_and_the_others_counted(desk: Desk) -> None:
 def test_links_of_a_merge_are_told_by_their_lane(desk: Desk) -> None:
     drive.dispatch(desk.store, "boss", repo=REPO, number=8, kind=Kind.MERGE)
     desk.enter(9)
+    desk.enter(10, base="other")
     desk.enter(8)
 
     shown = seen(desk, 8)
@@ -209,3 +214,6 @@ def test_a_question_that_a_person_has_acted_upon_is_not_repeated(desk: Desk) -> 
         tx.reset_caps(REPO, 7)
 
     assert seen(desk).asked is None
+    desk.owe("ask", 8, key=f"ask:fix-ci:{REPO}#8:1", cause="fix-ci", sentence="checks still fail", pull=None)
+    desk.link(8, 7)
+    assert seen(desk).asked == "checks still fail"
