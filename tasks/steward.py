@@ -1,7 +1,8 @@
 """The steward: the thread that drives the workflow beside the webhooks. One of a deployment leads; others stand by.
 
 It carries out orders, looks where a look is due, goes on with merges, writes what is owed to the forge, and asks the
-forge now and then for what no webhook told. It lives in the fleet's process and holds up nobody there.
+forge now and then for what no webhook told. It lives in the fleet's process and holds up nobody there. The fleet starts
+its children by exec only, so that no child inherits this thread's locks.
 """
 
 import os
@@ -10,15 +11,18 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from pool.errors import ForgeError, ForgepoolError
+from pool.errors import ForgepoolError
+from pool.work import Look
 from tasks import ledger, look, merge, orders, poll
 from tasks.engine import Engine
 from tasks.forge import Forge, Forges
+from tasks.forge_http import never
 from tasks.situation import Policy
 
 __all__ = ["LEASE", "Round", "Steward"]
@@ -29,10 +33,15 @@ log = structlog.get_logger(__name__)
 
 #: Name of the lease that the leader holds.
 LEASE = "forge"
-#: The longest pause between two rounds.
 PAUSE_S = 1.0
 #: Looks of one round; what is left over waits for the next, and orders come first again.
-LOOKS = 20
+LOOKS = 8
+#: Looks in a row that a forge may leave unanswered; the rest of a round would only wait for it, too.
+MOST_UNANSWERED = 2
+#: A look that failed for a reason of ours, not of the forge's, is made again after this time.
+LOOK_AGAIN_S = 60.0
+#: The longest pause until a repository that could not be asked is asked again.
+POLL_AGAIN_S = 30.0
 STOP_S = 5.0
 
 
@@ -43,73 +52,112 @@ class Round:
     engine: Engine
     forges: Forges
     monotonic: Callable[[], float] = time.monotonic
+    is_ending: Callable[[], bool] = never  #: whether the process wants to end: then nothing more is begun
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    failures: int = 0  #: steps that failed so far
     _held_at: float | None = None
     _poll_at: float = float("-inf")
-    _first: bool = True
+    _polled: set[str] = field(default_factory=set)
     _to_poll: list[str] = field(default_factory=list)
+    _again_at: dict[str, float] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)  #: by step: what was logged of its last failure
 
     @property
     def lease_s(self) -> float:
         """How long the lease holds without being renewed."""
         return max(self.engine.settings.service.worker_lease_s, 15.0)
 
-    def run(self) -> None:
-        """Do what is due, if this process leads."""
+    def run(self) -> bool:
+        """Do what is due, if this process leads; tell whether more is due at once."""
         if not self.is_ours():
-            return
+            return False
         forge = self._step("forge", self.forges.main)
         if forge is None:
-            return
+            return False
         self._step("orders", lambda: orders.due(self.engine, forge, is_ours=self.is_ours))
-        self._step("looks", lambda: self._looks(forge))
+        is_more = self._step("looks", lambda: self._looks(forge))
         self._step("merges", lambda: merge.due(self.engine))
         self._step("effects", lambda: ledger.settle(self.engine, self.forges, is_ours=self.is_ours))
         self._step("poll", lambda: self._poll(forge))
+        return bool(is_more)
 
-    def _looks(self, forge: Forge) -> None:
+    def _looks(self, forge: Forge) -> bool:
+        """Make some of the looks that are due; tell whether there are more."""
         policy = Policy.of(self.engine.settings)
         with self.engine.store.reading() as tx:
             due = tx.due_looks(limit=LOOKS)
+        unanswered = 0
         for one in due:
             if not self.is_ours():
-                return
-            if self.engine.settings.allows(one.repo):
-                look.look(self.engine, forge, one, policy=policy)
-            else:
-                with self.engine.store.writing() as tx:
-                    tx.begin_look(one.repo, one.number)
+                return False
+            is_answered = self._step("look", partial(self._look, forge, one, policy))
+            if is_answered is None:
+                self._step("look again", partial(self._look_again, one))
+            unanswered = unanswered + 1 if is_answered is False else 0
+            if unanswered == MOST_UNANSWERED:
+                return False
+        return len(due) == LOOKS
+
+    def _look(self, forge: Forge, due: Look, policy: Policy) -> bool:
+        """Make one look; tell whether the forge answered."""
+        if self.engine.settings.allows(due.repo):
+            return look.look(self.engine, forge, due, policy=policy).rule != "unavailable"
+        with self.engine.store.writing() as tx:
+            tx.begin_look(due.repo, due.number)
+        return True
+
+    def _look_again(self, due: Look) -> None:
+        """Put back on the list what a failed look had taken off."""
+        with self.engine.store.writing() as tx:
+            tx.fail_look(due.repo, due.number, why=due.why, after_s=LOOK_AGAIN_S)
 
     def _poll(self, forge: Forge) -> None:
         """Ask about one repository a round, so that nothing else waits for long."""
-        every_s = self.engine.settings.service.forge_poll_s
-        now = self.monotonic()
-        if not self._to_poll and every_s and now >= self._poll_at:
+        every_s, now = self.engine.settings.service.forge_poll_s, self.monotonic()
+        if every_s == 0:
+            return
+        again_s = min(every_s, POLL_AGAIN_S)
+        if not self._to_poll and now >= self._poll_at:
+            self._poll_at = now + again_s
+            self._to_poll = poll.repositories(self.engine, forge)
             self._poll_at = now + every_s
-            try:
-                self._to_poll = poll.repositories(self.engine, forge)
-            except ForgeError as error:
-                self._poll_at = now + min(every_s, 30.0)
-                log.warning("repositories not listed", why=str(error))
-                return
-        if self._to_poll and self.is_ours():
-            poll.poll_repo(self.engine, forge, self._to_poll.pop(0), why="start" if self._first else "poll")
-            self._first = self._first and bool(self._to_poll)
+        if not self._to_poll:
+            self._to_poll = [repo for repo, at in self._again_at.items() if at <= now]
+        if not self._to_poll or not self.is_ours():
+            return
+        repo = self._to_poll.pop(0)
+        self._again_at.pop(repo, None)
+        if poll.poll_repo(self.engine, forge, repo, why="poll" if repo in self._polled else "start") is None:
+            self._again_at[repo] = now + again_s
+        else:
+            self._polled.add(repo)
 
     def _step(self, what: str, act: Callable[[], T]) -> T | None:
         """Do one step; what fails there keeps nothing else from being done, and is done again in the next round."""
         try:
-            return act()
+            done = act()
         except (ForgepoolError, SQLAlchemyError, OSError) as error:
-            log.error("step failed", step=what, why=str(error))
-        except Exception:  # the edge of a thread: whatever it was, the workflow must go on
-            log.exception("step failed", step=what)
+            self._failed(what, str(error), None)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: whatever it was, the workflow must go on
+            self._failed(what, repr(error), error)
+        else:
+            self._said.pop(what, None)
+            return done
         return None
+
+    def _failed(self, what: str, why: str, error: Exception | None) -> None:
+        """Log a failure; one that goes on round after round only once."""
+        self.failures += 1
+        if self._said.get(what) != why:
+            self._said[what] = why
+            log.error("step failed", step=what, why=why, failures=self.failures, exc_info=error)
 
     # --- who leads ----------------------------------------------------------------------------
 
     def is_ours(self) -> bool:
         """Take or keep the lease; tell whether it is ours."""
+        if self.is_ending():
+            return False
         now, had = self.monotonic(), self._held_at is not None
         if self._held_at is not None and now - self._held_at < self.lease_s / 3:
             return True
@@ -147,10 +195,11 @@ class Round:
 class Steward:
     """The thread. A context manager; without an account that reads the forge it does nothing."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Start nothing yet."""
+    def __init__(self, engine: Engine, *, pause_s: float = PAUSE_S) -> None:
+        """Start nothing yet. pause_s: the longest pause between two rounds."""
         self._engine = engine
-        self._end = threading.Event()
+        self._pause_s = min(pause_s, engine.settings.service.reconcile_s)
+        self._end, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -171,19 +220,25 @@ class Steward:
         self._thread = threading.Thread(target=self._run, name="steward", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, within_s: float = STOP_S) -> None:
         """End after the present call; a forge that does not answer is not waited for."""
         self._end.set()
+        self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=STOP_S)
+            self._thread.join(timeout=within_s)
+
+    def wake(self) -> None:
+        """Begin the next round now: something is due."""
+        self._wake.set()
 
     def _run(self) -> None:
-        pause = min(PAUSE_S, self._engine.settings.service.reconcile_s)
-        with Forges(self._engine.settings, is_unwanted=self._end.is_set) as forges:
-            work = Round(self._engine, forges)
+        # A call that is tried again and again must neither outlive the lease nor let it end.
+        with Forges(self._engine.settings, is_unwanted=lambda: not work.is_ours()) as forges:
+            work = Round(self._engine, forges, is_ending=self._end.is_set)
             try:
                 while not self._end.is_set():
-                    work.run()
-                    self._end.wait(pause)
+                    if not work.run():
+                        self._wake.wait(self._pause_s)
+                    self._wake.clear()
             finally:
                 work.close()
