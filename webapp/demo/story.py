@@ -34,6 +34,8 @@ class Story:
 
     def play(self) -> None:
         """Tell the whole story. Raises StoryError when it does not come to its end."""
+        for issue in SCRIPT:
+            self._open(issue)
         for issue, mistakes in SCRIPT.items():
             self._assign(issue, loses_word="lost" in mistakes)
         if self.is_calm:
@@ -43,11 +45,14 @@ class Story:
         self._say("every issue is closed")
         self._until(self._is_quiet, "the last word to be written")
 
+    def _open(self, issue: str) -> None:
+        """Open all issues before the first is assigned: a pull request would take the next number."""
+        made = self.forge.create_issue(repo_of(issue), TITLES[issue], f"We need this: {TITLES[issue]}.")
+        if made != number_of(issue):
+            raise StoryError(f"the forge calls {issue} #{made}")
+
     def _assign(self, issue: str, *, loses_word: bool) -> None:
         repo, number = repo_of(issue), number_of(issue)
-        made = self.forge.create_issue(repo, TITLES[issue], f"We need this: {TITLES[issue]}.")
-        if made != number:
-            raise StoryError(f"the forge calls {issue} #{made}")
         if loses_word and self.is_calm:
             # Later than the look that its opening leads to, which would find out what the lost delivery tells.
             self._until(lambda: self._was_looked_at(repo, number), f"the look at {issue}")
