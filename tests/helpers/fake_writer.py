@@ -54,6 +54,7 @@ class FakeWriter:
     calls: list[tuple[str, str]] = field(default_factory=list)  #: method and path, all that were made
     failures: dict[str, list[Failure]] = field(default_factory=dict)  #: by "METHOD tail-of-path", one each
     always: dict[str, Failure] = field(default_factory=dict)  #: the same, for every call
+    on_call: Callable[[], object] = lambda: None  #: called before each call
     on_write: Callable[[], object] = lambda: None  #: called before each call that writes
     _ids: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**6)))
 
@@ -109,6 +110,7 @@ class FakeWriter:
         login = request.headers.get("Authorization", "").removeprefix("token token-of-")
         failure = self._failure(request.method, path)
         self.calls.append((request.method, path))
+        self.on_call()
         if request.method in WRITES:
             self.on_write()
         if failure is None or failure.acts:

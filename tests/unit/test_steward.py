@@ -193,6 +193,23 @@ def test_who_loses_the_lease_in_the_middle_of_a_round_does_nothing_more(desk: De
     assert len(desk.forge.comments) == 1
 
 
+def test_who_loses_the_lease_among_looks_looks_no_more(make: Make) -> None:
+    desk = make(forge_poll_s=300)
+    old, new = round_of(desk), round_of(desk)
+    look_at(desk, 7, 8)
+
+    def stand_still() -> None:
+        desk.forge.on_call = lambda: None
+        desk.wait(old.lease_s + 1)
+        assert new.is_ours()
+
+    desk.forge.on_call = stand_still
+    old.run()
+
+    assert [look.number for look in desk.looks(within_s=0.1)] == [8]
+    assert polls(desk) == {}
+
+
 def test_who_wants_to_end_begins_nothing_more(desk: Desk) -> None:
     look_at(desk, 7)
 
@@ -369,14 +386,15 @@ def test_a_thread_that_is_woken_need_not_wait_for_its_time(
     service = engine.settings.service.model_copy(update={"reconcile_s": 600.0})
     slow = Engine(engine.settings.model_copy(update={"service": service}), engine.store, engine.bell)
     with Steward(slow, pause_s=600) as thread:
-        wait_until(lambda: holder(desk))
-        desk.owe("reply", text="so it is")
+        desk.owe("reply", key="reply:1", text="so it is")
 
-        def woken() -> bool:
+        def woken(count: int) -> bool:
             thread.wake()
-            return bool(forge.bodies(7))
+            return len(forge.bodies(7)) == count
 
-        wait_until(woken)
+        wait_until(lambda: woken(1))
+        desk.owe("reply", key="reply:2", text="so it is")
+        wait_until(lambda: woken(2))
 
 
 def test_a_forge_that_hangs_does_not_hold_up_the_end(served: tuple[Engine, FakeWriter, Desk]) -> None:
@@ -394,8 +412,22 @@ def test_a_forge_that_hangs_does_not_hold_up_the_end(served: tuple[Engine, FakeW
     assert hangs.wait(30)
 
     thread.stop(within_s=0.05)
+    is_left_alone = any(one.name == "steward" for one in threading.enumerate())
     go_on.set()
+    assert is_left_alone
     wait_until(lambda: not any(one.name == "steward" for one in threading.enumerate()))
+
+
+def test_who_ends_does_not_try_again_what_the_forge_did_not_answer(served: tuple[Engine, FakeWriter, Desk]) -> None:
+    engine, forge, desk = served
+    forge.always["GET comments"] = Failure(503)
+    desk.owe("reply", text="so it is")
+    thread = Steward(engine)
+    thread.start()
+    wait_until(lambda: forge.calls)
+    thread.stop(within_s=30)
+
+    assert len(forge.calls) <= 2
 
 
 def test_without_a_token_there_is_no_thread_and_one_line_says_why(
