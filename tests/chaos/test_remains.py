@@ -78,9 +78,9 @@ def test_a_process_of_a_deployment_is_found(tmp_path: Path, how: str) -> None:
 
 
 def test_the_short_form_has_every_point_and_every_victim() -> None:
-    assert {cell.point for cell in plan.SHORT} == set(Point)
+    assert {cell.point for cell in plan.SHORT} == set(plan.POINTS)
     assert {cell.victim for cell in plan.SHORT} == set(Victim)
-    assert len(plan.CELLS) == len(Point) * len(Victim)
+    assert len(plan.CELLS) == len(plan.POINTS) * len(Victim)
 
 
 def test_a_fault_can_be_chosen_by_point_by_victim_or_by_both() -> None:
@@ -91,7 +91,7 @@ def test_a_fault_can_be_chosen_by_point_by_victim_or_by_both() -> None:
 
     assert chosen("running/agent") == [Cell(Point.RUNNING, Victim.AGENT)] * 2
     assert len(chosen("running")) == 2 * len(Victim)
-    assert len(chosen("agent")) == 2 * len(Point)
+    assert len(chosen("agent")) == 2 * len(plan.POINTS)
 
 
 def test_a_fault_that_there_is_not_is_refused_with_all_that_there_are() -> None:

@@ -35,8 +35,11 @@ class Cell:
         return f"{self.point}/{self.victim}"
 
 
-#: The whole matrix. A deployment of chaos has no forge to write to; what dies there is shown by a test of its own.
-CELLS = tuple(Cell(point, victim) for point in Point if point is not Point.WRITTEN for victim in Victim)
+#: A deployment of chaos has no forge to write to; what dies there is shown by tests/engine/test_effects_once.py.
+POINTS = tuple(point for point in Point if point is not Point.WRITTEN)
+
+#: The whole matrix.
+CELLS = tuple(Cell(point, victim) for point in POINTS for victim in Victim)
 
 #: Every point and every victim at least once, and each where it hurts most.
 SHORT = (
@@ -76,6 +79,6 @@ def check_only(only: Sequence[str]) -> tuple[str, ...]:
     """Return the names if there are such cells. Raises BadInput."""
     for word in only:
         if not any(_fits(cell, [word]) for cell in CELLS):
-            known = f"points: {', '.join(Point)}; victims: {', '.join(Victim)}"
+            known = f"points: {', '.join(POINTS)}; victims: {', '.join(Victim)}"
             raise BadInput("--only", word, f"write POINT, VICTIM or POINT/VICTIM; {known}")
     return tuple(only)
