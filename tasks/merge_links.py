@@ -90,10 +90,17 @@ def update(scene: Scene) -> Next:
         return Refuse(code=Refusal.CONFLICT, sentence=str(error))
     except StaleHead as error:
         return _check_again(why=str(error))
-    is_ours = scene.merge.base_sha is not None and scene.merge.head_sha == pull.head_sha
-    approved = scene.merge.approved_sha if is_ours else pull.head_sha
-    values = {"head_sha": made, "base_sha": pull.base_sha, "approved_sha": approved}
+    values = {"head_sha": made, "base_sha": pull.base_sha, "approved_sha": _approved_in(scene.merge, facts)}
     return GoOn(step=MergeStep.UPDATE, why=f"{verdict.why}: took it in", values=values, made_from=pull.head_sha)
+
+
+def _approved_in(merge: Merge, facts: PullFacts) -> str:
+    """Return what is approved in a head that is to be updated: it, or what our last update made it of."""
+    head = facts.pull.head_sha
+    is_ours = merge.base_sha is not None and merge.head_sha == head
+    # One commit is remembered, so that one counts of which somebody spoke last.
+    is_approved_itself = any(review.commit_id == head for review in facts.approvals)
+    return merge.approved_sha if is_ours and not is_approved_itself else head
 
 
 def _push(scene: Scene, made_from: str) -> Next:

@@ -129,6 +129,10 @@ class FakeWorld:
         self.clashing.add(number)
         self.fake.change(number, mergeable=False)
 
+    def generations(self, number: int) -> int:
+        """As in World."""
+        return len(self.books.line(self.fake.pulls[number].head_sha)) - 1
+
     def close_world(self) -> None:
         """As in World."""
 

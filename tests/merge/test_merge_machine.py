@@ -15,11 +15,14 @@ from pool.lanes import Merge, MergeState, MergeStep, Refusal
 from pool.schema_work import is_open_merge, merges
 from pool.store.lanes import LaneVerbs
 from tasks import merge_links, merge_next, merge_record, merge_rules
+from tasks.forge import Forge
+from tasks.forge_values import MergeStyle
 from tasks.merge_next import GoOn, Next, Scene
 from tasks.situation import PullFacts
 from tests.helpers.stores import SOAK
 from tests.merge.fake_world import FakeWorld, WorldForge
 from tests.merge.machine import MergeMachine
+from tests.merge.standin_world import StandInWorld
 
 
 class FakeMachine(MergeMachine):
@@ -33,6 +36,18 @@ class FakeMachine(MergeMachine):
 
 TestFakeMachine = FakeMachine.TestCase
 TestFakeMachine.settings = settings(max_examples=2000 if SOAK else 40, stateful_step_count=40)
+
+
+class StandInMachine(MergeMachine):
+    """On the stand-in forge, by the real client, with real git."""
+
+    def make_world(self, folder: Path) -> StandInWorld:
+        """Make it."""
+        return StandInWorld(folder, self.clock)
+
+
+TestStandInMachine = StandInMachine.TestCase
+TestStandInMachine.settings = settings(max_examples=2000 if SOAK else 12, stateful_step_count=30)
 
 
 # --- the machine is alive ------------------------------------------------------------------------
@@ -84,6 +99,28 @@ def test_it_finds_a_merge_of_another_commit_than_the_one_that_was_judged(monkeyp
     monkeypatch.setattr(WorldForge, "check_head", lambda *_: None)
 
     assert "another commit than the one that was judged" in fails()
+
+
+def test_on_the_stand_in_too_it_finds_a_merge_of_whatever_the_head_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = Forge.merge
+
+    def careless(forge: Forge, repo: str, number: int, *, head_sha: str, style: MergeStyle, **words: Any) -> None:
+        del head_sha
+        merge(forge, repo, number, head_sha=forge.pull(repo, number).head_sha, style=style, **words)
+
+    calm: dict[str, Any] = {"between": None, "fault": None, "death": None, "meanwhile": None}
+    machine = StandInMachine()
+    try:
+        machine.begin(bases=["main"], entered=True, moved=False)
+        machine.links(count=2, meddler=None, **calm)
+        machine.all_is_well()
+        monkeypatch.setattr(Forge, "merge", careless)
+        machine.links(count=1, meddler="push", **calm)
+
+        with pytest.raises(AssertionError, match="another commit than the one that was judged"):
+            machine.all_is_well()
+    finally:
+        machine.clear_away()
 
 
 def test_it_finds_facts_that_are_not_read_again_before_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:

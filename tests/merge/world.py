@@ -128,6 +128,9 @@ class World(Protocol):
     def clash(self, number: int) -> None:
         """Let it conflict with its base from now on."""
 
+    def generations(self, number: int) -> int:
+        """Count the updates of ours that follow each other up to the head."""
+
     def close_world(self) -> None:
         """Give back what it holds."""
 

@@ -193,6 +193,20 @@ def test_one_update_after_another_keeps_the_approval(chain: Chain) -> None:
     assert chain.forge.merged == [(1, chain.updater.pushed[1])]
 
 
+def test_an_approval_of_our_update_itself_holds_for_the_next_one(chain: Chain) -> None:
+    """A forge that dismisses stale approvals has the reviewer approve the update, and then the base moves again."""
+    behind(chain)
+    for _ in range(3):
+        chain.link()
+    updated = chain.forge.pulls[1].head_sha
+    chain.forge.reviews[1] = [a_review(commit_id=updated)]
+    chain.forge.move_base(sha_of("another"))
+    chain.run()
+
+    assert chain.of().state is MergeState.MERGED
+    assert chain.of().approved_sha == updated
+
+
 def test_an_update_that_the_base_has_overtaken_is_not_pushed_but_made_anew(chain: Chain) -> None:
     behind(chain)
     chain.link()
