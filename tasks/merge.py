@@ -135,7 +135,9 @@ def _stopped(engine: Engine, task: Task, lease: Orders) -> LinkOutcome:
 
 
 def _withdraw(engine: Engine, tx: Tx, merge: Merge, reason: str) -> list[Submitted]:
-    return leave(engine, tx, merge.repo, merge.number, state=MergeState.WITHDRAWN, reason=reason)
+    # What is merged stays merged; it is the care for it that is not wanted.
+    state = MergeState.WITHDRAWN if merge.merge_sha is None else MergeState.MERGED
+    return leave(engine, tx, merge.repo, merge.number, state=state, reason=reason)
 
 
 def _enter_by_hand(engine: Engine, task: Task, tools: Tools | None) -> LinkOutcome:

@@ -120,6 +120,10 @@ def apply(engine: Engine, tx: Tx, merge: Merge, result: Next) -> list[Submitted]
             return _park(engine, tx, merge, why, look_after_s)
         case Stopped(why=why):
             return _park(engine, tx, merge, why, None)
+        case Refuse(sentence=sentence) if merge.merge_sha is not None:
+            # Nothing can undo that any more; what was to come after it is left to people.
+            why = f"it is merged, but not cared for: {sentence}"
+            _end(engine, tx, merge, MergeState.MERGED, why)
         case Refuse(code=code, sentence=sentence):
             _end(engine, tx, merge, MergeState.REFUSED, sentence, code=code)
         case Withdraw(why=why):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pool.errors import ForgeUnavailable
+from pool.errors import ForgeUnavailable, NotAllowed
 from pool.lanes import MergeState, MergeStep, Refusal
 from pool.model import Kind, Request
 from pool.states import Move, State
@@ -409,6 +409,31 @@ def test_a_cancelled_link_takes_its_merge_out_of_the_lane(chain: Chain) -> None:
 
     assert (chain.of(1).state, chain.of(1).reason) == (MergeState.WITHDRAWN, "cancelled by ann")
     assert [number for number, _ in chain.forge.merged] == [2]
+
+
+def test_a_cancelled_link_after_the_merge_leaves_it_merged(chain: Chain) -> None:
+    chain.forge.open()
+    chain.enter()
+    for _ in range(3):
+        chain.link()
+    with chain.engine.store.writing() as tx:
+        tx.cancel(4, by="ann")
+    merge.due(chain.engine)
+
+    assert (chain.of().state, chain.of().reason) == (MergeState.MERGED, "cancelled by ann")
+    assert chain.of().merge_sha == chain.forge.pulls[1].merge_commit_sha
+
+
+def test_what_fails_after_the_merge_is_no_refusal(chain: Chain) -> None:
+    chain.forge.open()
+    chain.enter()
+    for _ in range(3):
+        chain.link()
+    chain.forge.failures["pull"] = [NotAllowed("token not accepted")]
+    chain.run()
+
+    assert (chain.of().state, chain.of().code) == (MergeState.MERGED, None)
+    assert "token not accepted" in chain.of().reason
 
 
 def test_a_running_link_that_is_cancelled_takes_its_merge_out_of_the_lane(chain: Chain) -> None:
