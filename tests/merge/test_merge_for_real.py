@@ -35,7 +35,7 @@ def test_two_approved_pull_requests_end_up_on_one_branch(tmp_path: Path, store: 
         (tmp_path / "boss.token").write_text(forge.create_user("boss") + "\n")
         forge.create_repo(REPO)
         types = {"dev": type_table("dev"), "boss": type_table("boss", token_file="boss.token")}
-        path = write_config(tmp_path, types=types, forge_url=forge.url, ci_grace_s=0)
+        path = write_config(tmp_path, types=types, forge_url=forge.url, ci_grace_s=0, forge_rate=1000)
         engine = Engine(Settings.load(path), store, FakeBell())
         issue = forge.create_issue(REPO, "Sell more")
         heads = {}

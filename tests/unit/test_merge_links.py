@@ -18,6 +18,8 @@ from pool.errors import (
 )
 from pool.lanes import MergeState, Refusal
 from pool.store import Store
+from tasks.forge_values import Pull
+from tasks.lease import StopRun, Why
 from tests.helpers.clock import Clock
 from tests.helpers.merging import REPO, Chain, a_review, a_status, an_issue, make_chain, sha_of
 
@@ -284,6 +286,23 @@ def test_the_push_of_a_second_update_whose_answer_was_lost_keeps_the_approval(ch
 
     assert chain.of().state is MergeState.MERGED
     assert len(chain.updater.pushed) == 2
+
+
+def test_a_merge_that_is_cancelled_while_its_update_is_checked_is_not_pushed(chain: Chain) -> None:
+    behind(chain)
+    chain.link()
+    chain.link()
+    read = chain.forge.pull
+
+    def reads(repo: str, number: int) -> Pull:
+        chain.orders.given = StopRun(reason="cancelled by ann", why=Why.CANCEL)
+        return read(repo, number)
+
+    chain.forge.pull = reads  # type: ignore[method-assign]
+    chain.link()
+
+    assert chain.updater.pushed == []
+    assert chain.of().state is MergeState.WITHDRAWN
 
 
 def test_a_head_branch_that_takes_no_push_cannot_be_updated(chain: Chain) -> None:
