@@ -353,16 +353,22 @@ class Forges:
         with self._lock:
             known = self._known.get(type_name)
             if known is None or known[0] != changed:
-                token = _token(kind.token_file, f"types.{type_name}.token_file")
-                known = (changed, self._with_token(known[1] if known else None, token))
+                key = f"types.{type_name}.token_file"
+                known = (changed, self._with_token(known[1] if known else None, kind.token_file, key))
                 self._known[type_name] = known
             return known[1]
 
-    def _with_token(self, forge: Forge | None, token: str) -> Forge:
+    def _with_token(self, forge: Forge | None, path: Path, key: str) -> Forge:
         """Make a client, or give the token to the one that may be in somebody's hands."""
-        if forge is None:
-            return Forge(self._settings.service.forge_url, token=token, pace=self._pace, **self._options)
-        forge.renew(token)
+        try:
+            token = read_secret(path, key)
+            if forge is None:
+                return Forge(self._settings.service.forge_url, token=token, pace=self._pace, **self._options)
+            forge.renew(token)
+        except ConfigError as error:
+            raise NotAllowed("; ".join(error.problems)) from None
+        except NotAllowed as error:
+            raise NotAllowed(f"{key} = {str(path)!r}: {error}") from None
         return forge
 
     def main(self) -> Forge | None:
@@ -374,13 +380,6 @@ class Forges:
         for _, forge in self._known.values():
             forge.close()
         self._known.clear()
-
-
-def _token(path: Path, key: str) -> str:
-    try:
-        return read_secret(path, key)
-    except ConfigError as error:
-        raise NotAllowed("; ".join(error.problems)) from None
 
 
 def _changed_at(path: Path) -> tuple[int, ...]:

@@ -83,7 +83,10 @@ def _by_page(forge: ForgeHttp, job: re.Match[str]) -> str | None:
 def _last_attempt(forge: ForgeHttp, page: str) -> str | None:
     """Return the number of the attempt that the page of a job redirects to; the redirect itself is not followed."""
     answer = forge.ask("GET", page, root=WEB, tail=1)
-    path = urlsplit(answer.headers.get("location", "")).path
+    try:
+        path = urlsplit(answer.headers.get("location", "")).path
+    except ValueError:
+        return None
     found = _ATTEMPT.fullmatch(path[at + len(page) :]) if (at := path.lower().find(page.lower())) >= 0 else None
     return found[1] if found else None
 

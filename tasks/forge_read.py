@@ -269,7 +269,10 @@ def largest_page(node: Node) -> int:
 
 def page_path(node: Node) -> str:
     """Read the path of the web page."""
-    return urlsplit(node["html_url"].url()).path
+    try:
+        return urlsplit(node["html_url"].url()).path
+    except ValueError:
+        raise node["html_url"].wrong("an address") from None
 
 
 def many(reader: Callable[[Node], T]) -> Callable[[Node], list[T]]:
