@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-
 #: Labels with a meaning of ours; `forgepool init` makes them.
 HOLD_LABEL = "forgepool/hold"
 HELP_LABEL = "forgepool/needs-a-person"

@@ -179,7 +179,8 @@ def comment(number: int | None = None, *, is_pull: bool | None = None) -> Callab
         on_pull, on_issue = node["pull_request_url"].text(), node["issue_url"].text()
         found = _NUMBER.search(on_pull or on_issue)
         if number is None and found is None:
-            raise node["issue_url"].wrong("the address of an issue or pull request")
+            where = "pull_request_url" if on_pull else "issue_url"
+            raise node[where].wrong("the address of an issue or pull request")
         return Comment(
             id=node["id"].integer(),
             number=number if number is not None else int(found[1] if found else 0),
