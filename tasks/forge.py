@@ -272,15 +272,17 @@ class Forge(ForgeHttp):
     # --- people -------------------------------------------------------------------------------
 
     def can_write(self, repo: str, login: str) -> bool:
-        """Tell whether an account may write to a repository. Raises NotAllowed when only an administrator is told."""
+        """Tell whether an account may write to a repository."""
         try:
             return self._one(repo_path(repo, "collaborators", login, "permission"), read.is_writer)
         except NotThere:
             return False
-        except NotAllowed as error:
-            # routers/api/v1/repo/collaborators.go: others may ask only about themselves.
-            remedy = f"to ask who may write, the account that reads must be an administrator of {repo}"
-            raise NotAllowed(f"{error}; {remedy}", call=error.call, status=error.status) from None
+        except NotAllowed:
+            # routers/api/v1/repo/collaborators.go: only administrators may ask about others. Everybody may ask whom
+            # issues can be assigned to: those who may write (models/repo/user_repo.go, GetRepoAssignees).
+            path = repo_path(repo, "assignees")
+            writers = [read.read(read.login, one, f"GET {path}") for one in self.get(path) or ()]
+            return login.lower() in {writer.lower() for writer in writers}
 
     def failing_log(self, repo: str, status: Status) -> str | None:
         """Return the end of the log of a failed check; None: it could not be had."""

@@ -243,6 +243,11 @@ def label_ids(node: Node) -> dict[str, int]:
     return {label["name"].text(): label["id"].integer() for label in node.items()}
 
 
+def login(node: Node) -> str:
+    """Read the login of a user."""
+    return node["login"].name()
+
+
 def is_writer(node: Node) -> bool:
     """Read whether a permission is enough to write (models/perm/access_mode.go)."""
     return node["permission"].text() in _WRITES

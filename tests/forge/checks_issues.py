@@ -157,6 +157,13 @@ def only_administrators_learn_the_rights_of_others(w: World) -> None:
 
 
 @check()
+def whoever_may_write_can_be_assigned_and_everybody_may_ask_who_that_is(w: World) -> None:
+    logins = {user["login"] for user in w.dev.get(f"{w.api}/assignees")}
+
+    assert {w.owner.login, w.dev.login, w.reviewer.login} <= logins
+
+
+@check()
 def the_forge_says_what_it_is_and_who_asks(w: World) -> None:
     assert w.dev.get("/version")["version"]
     assert w.dev.get("/user")["login"] == w.dev.login

@@ -219,11 +219,15 @@ def test_nobody_of_that_name_may_write(forge: Forge) -> None:
     assert forge.can_write(REPO, "nobody") is False
 
 
-def test_only_an_administrator_is_told_who_may_write(answers: Answers, forge: Forge) -> None:
-    answers.on(f"GET {HERE}/collaborators/ada/permission", says(403, {"message": "Only admins can query"}))
+@pytest.mark.parametrize(("login", "may"), [("ada", True), ("ADA", True), ("eve", False)])
+def test_who_is_no_administrator_asks_whom_issues_can_be_assigned_to(
+    answers: Answers, forge: Forge, login: str, *, may: bool
+) -> None:
+    """Forgejo tells the rights of others to administrators only, which the accounts of agents are not."""
+    answers.on(f"GET {HERE}/collaborators/{login}/permission", says(403, {"message": "Only admins can query"}))
+    answers.on(f"GET {HERE}/assignees", says(200, [{"login": "ada"}, {"login": "dev"}]))
 
-    with pytest.raises(NotAllowed, match="must be an administrator of acme/shop"):
-        forge.can_write(REPO, "ada")
+    assert forge.can_write(REPO, login) is may
 
 
 # --- writing -------------------------------------------------------------------------------------

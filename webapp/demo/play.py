@@ -134,7 +134,6 @@ def _set_the_stage(folder: Path, forge: StandInForge, weather: str) -> Settings:
         text += TYPE.format(name=name, python=sys.executable)
     for repo in REPOS:
         forge.create_repo(repo)
-        forge.set_right(repo, "boss", "admin")
         forge.ci[repo] = _checked
     forge.ci.delay_s = CHECKS_S
     forge.ci.external.add(OUTSIDE_CI)

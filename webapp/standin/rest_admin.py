@@ -199,6 +199,13 @@ def _shape(call: Call, repo: Repo) -> Any:
 # --- who may do what ---
 
 
+@routes("GET", f"{REPO}/assignees")
+def assignees(call: Call, owner: str, name: str) -> Reply:
+    """Return those to whom issues can be assigned: who may write (models/repo/user_repo.go, GetRepoAssignees)."""
+    found = call.repo(owner, name)
+    return call.whole([login for login in call.forge.users if call.forge.may(found, login, "write")], call.shapes.user)
+
+
 @routes("GET", f"{REPO}/collaborators")
 def collaborators(call: Call, owner: str, name: str) -> Reply:
     """Return those who were let in by name."""
