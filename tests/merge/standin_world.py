@@ -129,8 +129,11 @@ class StandInWorld:
         self.standin.close_issue(REPO, number)
 
     def reopen(self, number: int) -> None:
-        """As in World."""
-        if self.pull(number).state == "closed":
+        """As in World. What was pushed while it was closed is gone then: the stand-in does not catch up on it."""
+        pull = self.pull(number)
+        if pull.state == "closed":
+            if self.repo.git.branches()[pull.head] != pull.head_sha:
+                self.standin.force(REPO, pull.head, pull.head_sha, sender="dev")
             self.standin.reopen_issue(REPO, number)
 
     def hold(self, number: int, *, held: bool) -> None:

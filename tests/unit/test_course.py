@@ -44,7 +44,7 @@ class Scene:
             name: type_table(name, token_file=f"{name}.token", command=command, pass_env=["DEMO_TRACE", "DEMO_SCRIPT"])
             for name in ("dev", "reviewer", "boss")
         }
-        service = {"forge_url": self.forge.url, "repos": [REPO], "forge_rate": 1000}
+        service: dict[str, Any] = {"forge_url": self.forge.url, "repos": [REPO], "forge_rate": 1000}
         self.settings = Settings.load(write_config(self.folder, types=types, **service))
         database = self.settings.state_dir / "forgepool.db"
         if not database.exists():

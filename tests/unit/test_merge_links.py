@@ -20,6 +20,7 @@ from pool.lanes import MergeState, Refusal
 from pool.store import Store
 from tasks.forge_values import Pull
 from tasks.lease import StopRun, Why
+from tasks.merge_record import HURRIED_LINKS
 from tests.helpers.clock import Clock
 from tests.helpers.merging import REPO, Chain, a_review, a_status, an_issue, make_chain, sha_of
 
@@ -312,6 +313,22 @@ def test_a_head_branch_that_takes_no_push_cannot_be_updated(chain: Chain) -> Non
 
     assert chain.of().code is Refusal.CANNOT_UPDATE
     assert "failed to push some refs" in chain.of().reason
+
+
+def test_a_forge_that_does_not_notice_a_push_is_not_pushed_to_in_a_hurry_for_ever(chain: Chain) -> None:
+    """After a reopening the forge may show an old head, while the branch has had our update for long."""
+    head = behind(chain)
+    push = chain.updater.push
+
+    def unnoticed(pull: Pull, sha: str) -> bool:
+        done = push(pull, sha)
+        chain.forge.change(head_sha=head, merge_base=OLD)
+        return done
+
+    chain.updater.push = unnoticed  # type: ignore[method-assign]
+
+    assert len(chain.run()) <= HURRIED_LINKS + 3
+    assert chain.of().state is MergeState.PARKED
 
 
 def test_a_fork_is_not_ours_to_update(chain: Chain) -> None:
