@@ -46,6 +46,7 @@ CALLS = {
     "deliveries list": "deliveries list",
     "deliveries show": "deliveries show 1",
     "deliveries replay": "deliveries replay 1",
+    "merges list": "merges list --all",
     "checkouts list": "checkouts list",
     "checkouts recovered": "checkouts recovered",
     "config show": "config show",

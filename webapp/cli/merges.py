@@ -24,10 +24,7 @@ _COLUMNS = (
     epilog=examples("forgepool merges list", "forgepool merges list --all --json"),
 )
 def merges() -> None:
-    """List the lanes in which approved pull requests are merged.
-
-    Those of one repository and branch are merged one after another, in the order of their approval.
-    """
+    """List the lanes in which approved pull requests are merged, one after another."""
 
 
 @merges.command("list", epilog=examples("forgepool merges list", "forgepool merges list --repo acme/shop --all"))

@@ -137,6 +137,7 @@ def _set_the_stage(folder: Path, forge: StandInForge, weather: str) -> Settings:
         forge.ci[repo] = _checked
     forge.ci.delay_s = CHECKS_S
     forge.ci.external.add(OUTSIDE_CI)
+    (folder / "webhook-secret").touch(mode=0o600)
     (folder / "webhook-secret").write_bytes(forge.sender.secret)
     (folder / "script.json").write_text(json.dumps({issue: list(bad) for issue, bad in SCRIPT.items()}), "utf-8")
     config = folder / "forgepool.toml"
