@@ -27,6 +27,11 @@ def note_end(engine: Engine, tx: Tx, task: Task, outcome: Outcome) -> None:
         tx.look_later(request.repo, number, why="task", after_s=LOOK_AFTER_S)
     owe_report(tx, engine, request.repo, request.number)
     state = _STATES.get(outcome.move)
-    sha = outcome.evidence.head_after or request.head_sha
+    sha = _commit_of(outcome) or request.head_sha
     if state is not None and sha is not None and request.kind not in {Kind.IMPLEMENT, Kind.CUSTOM}:
         owe_status(tx, engine, task, state=state, sha=sha)
+
+
+def _commit_of(outcome: Outcome) -> str | None:
+    """Return the commit to speak of: what a failed agent has committed may never have been pushed."""
+    return outcome.evidence.head_after if outcome.move is Move.SUCCEED else outcome.evidence.head_before
