@@ -24,6 +24,7 @@ from sqlalchemy import (
     false,
     literal_column,
     text,
+    true,
 )
 
 metadata = MetaData(
@@ -169,6 +170,7 @@ _WAITING = text("state IN ('queued', 'dead_lettered')")
 _DEAD = text("state = 'dead_lettered'")
 _ENDED = text("finished_at IS NOT NULL")
 _LEFT = text("agent_pid IS NOT NULL AND finished_at IS NOT NULL")
+_RAN_SQLITE, _RAN_POSTGRESQL = text("agent_ran = 1"), text("agent_ran")
 
 #: Every index that selection, claim and reconcile use is partial: finished tasks are not in it.
 tasks = Table(
@@ -220,6 +222,15 @@ tasks = Table(
     Index("ix_tasks_ended", "finished_at", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
     Index("ix_tasks_left", "host", "id", sqlite_where=_LEFT, postgresql_where=_LEFT),
     Index("ix_tasks_subject", "repo", "number", "id"),
+    # What counts towards a cap, without the links of merges, of which there may be thousands.
+    Index(
+        "ix_tasks_ran",
+        "repo",
+        "number",
+        "created_at",
+        sqlite_where=_RAN_SQLITE,
+        postgresql_where=_RAN_POSTGRESQL,
+    ),
     Index("ix_tasks_delivery", "delivery"),
     sqlite_autoincrement=True,
 )
@@ -232,6 +243,7 @@ waits = tasks.c.state.in_([literal_column("'queued'"), literal_column("'dead_let
 is_dead = tasks.c.state == literal_column("'dead_lettered'")
 has_ended = tasks.c.finished_at.is_not(None)
 has_left_an_agent = and_(tasks.c.agent_pid.is_not(None), has_ended)
+agent_has_run = tasks.c.agent_ran == true()
 is_live = tasks.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
 is_waiting = and_(instances.c.queued > literal_column("0"), instances.c.running == literal_column("0"))
 is_accepted = deliveries.c.verdict == literal_column("'accepted'")

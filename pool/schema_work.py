@@ -30,6 +30,8 @@ work = Table(
     Index(
         "ix_work_look_at",
         "look_at",
+        "repo",
+        "number",
         sqlite_where=text("look_at IS NOT NULL"),
         postgresql_where=text("look_at IS NOT NULL"),
     ),
@@ -38,6 +40,7 @@ work = Table(
 
 _OPEN = text("state IN ('waiting', 'active', 'parked')")
 _HOLDS = text("state IN ('active', 'parked')")
+_ENDED = text("ended_at IS NOT NULL")
 
 #: The lanes. Two indexes keep the promise: one merge at a time in a lane, one open entry for a pull request.
 merges = Table(
@@ -65,12 +68,14 @@ merges = Table(
     Index("uq_merges_pull", "repo", "number", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_merges_open", "repo", "base", "approved_at", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index("ix_merges_pull", "repo", "number", "id"),
+    Index("ix_merges_ended", "ended_at", "id", sqlite_where=_ENDED, postgresql_where=_ENDED),
     sqlite_autoincrement=True,
 )
 holds_lane = merges.c.state.in_([literal_column("'active'"), literal_column("'parked'")])
 is_open_merge = merges.c.state.in_([literal_column(f"'{state}'") for state in ("waiting", "active", "parked")])
 
 _OWED = text("done_at IS NULL AND given_up_at IS NULL")
+_DONE, _GIVEN_UP = text("done_at IS NOT NULL"), text("given_up_at IS NOT NULL")
 
 #: The effect ledger: what is to be written to the forge, noted in the transaction that decides it.
 effects = Table(
@@ -78,7 +83,8 @@ effects = Table(
     metadata,
     Column("id", Id, primary_key=True),
     # What makes it the same effect; also what is looked for on the forge before it is written there.
-    Column("key", String(400), nullable=False),
+    # Names of repositories and branches are in it, and both may be long.
+    Column("key", Text, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("repo", String(255), nullable=False),
     Column("number", BigInteger, nullable=False),
@@ -97,6 +103,8 @@ effects = Table(
     Index("uq_effects_key", "key", unique=True),
     Index("ix_effects_owed", "due_at", "id", sqlite_where=_OWED, postgresql_where=_OWED),
     Index("ix_effects_subject", "repo", "number", "id"),
+    Index("ix_effects_done", "done_at", "id", sqlite_where=_DONE, postgresql_where=_DONE),
+    Index("ix_effects_given_up", "given_up_at", "id", sqlite_where=_GIVEN_UP, postgresql_where=_GIVEN_UP),
     sqlite_autoincrement=True,
 )
 is_owed = and_(effects.c.done_at.is_(None), effects.c.given_up_at.is_(None))
@@ -122,6 +130,7 @@ orders = Table(
     Column("answer", Text, nullable=False, server_default=""),
     Index("uq_orders_comment", "repo", "comment", "line", unique=True),
     Index("ix_orders_due", "due_at", "id", sqlite_where=_UNDONE, postgresql_where=_UNDONE),
+    Index("ix_orders_done", "done_at", "id", sqlite_where=_DONE, postgresql_where=_DONE),
     Index("ix_orders_subject", "repo", "number", "id"),
     sqlite_autoincrement=True,
 )

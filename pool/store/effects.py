@@ -31,9 +31,10 @@ class EffectVerbs(RunVerbs):
         """Note that something is to be written to the forge; tell whether that is news.
 
         key: what makes it the same effect; it is done once. again: it is to be done anew, if it was done (a report
-        that is edited). type_name: whose account writes it. after_s: not before that.
+        that is edited). type_name: whose account writes it. after_s: not before that; what was owed already is not put
+        off by being owed anew.
         """
-        known = self.connection.execute(select(effects.c.id).where(effects.c.key == key)).one_or_none()
+        known = self.effect(key)
         if known is None:
             row = {"key": key, "kind": kind, "repo": repo, "number": number, "type": type_name, "task": task}
             row |= {"body": dict(body or {}), "created_at": self.now, "due_at": self.after(after_s)}
@@ -41,28 +42,38 @@ class EffectVerbs(RunVerbs):
             return True
         if not again:
             return False
-        anew = {"body": dict(body or {}), "version": effects.c.version + 1, "due_at": self.after(after_s)}
-        anew |= {"done_at": None, "given_up_at": None, "tries": 0, "error": "", "type": type_name}
+        due_at = self.after(after_s)
+        if known.done_at is None and known.given_up_at is None and known.tries == 0:
+            due_at = min(due_at, known.due_at)
+        anew = {"body": dict(body or {}), "version": known.version + 1, "due_at": due_at, "type": type_name}
+        anew |= {"done_at": None, "given_up_at": None, "tries": 0, "error": "", "task": task or known.task}
         self.connection.execute(update(effects).where(effects.c.id == known.id).values(**anew))
         return True
 
     def owed_effects(self, *, limit: int = 50) -> list[Effect]:
         """Return what is due to be written, oldest first."""
         query = select(effects).where(is_owed, effects.c.due_at <= self.now)
-        return [_to_effect(row) for row in self.connection.execute(query.order_by(effects.c.due_at).limit(limit))]
+        return [
+            _to_effect(row)
+            for row in self.connection.execute(query.order_by(effects.c.due_at, effects.c.id).limit(limit))
+        ]
 
     def note_effect(self, effect: Effect, *, ref: str | None = None) -> None:
         """Note that an effect is on the forge. One that was owed anew meanwhile stays owed, but keeps its `ref`."""
         here = update(effects).where(effects.c.id == effect.id)
         if ref is not None:
             self.connection.execute(here.values(ref=ref))
-        self.connection.execute(here.where(effects.c.version == effect.version).values(done_at=self.now, error=""))
+        same = here.where(effects.c.version == effect.version, effects.c.done_at.is_(None))
+        self.connection.execute(same.values(done_at=self.now, given_up_at=None, error=""))
 
     def fail_effect(self, effect: Effect, *, error: str, after_s: float | None) -> None:
-        """Note that an effect could not be written. after_s: when it is tried again; None: never."""
+        """Note that an effect could not be written. after_s: when it is tried again; None: never.
+
+        One that was owed anew meanwhile, or written by somebody else, is left as it is.
+        """
         values: dict[str, Any] = {"tries": effects.c.tries + 1, "error": error[:MAX_ERROR]}
         values |= {"given_up_at": self.now} if after_s is None else {"due_at": self.after(after_s)}
-        same = (effects.c.id == effect.id, effects.c.version == effect.version)
+        same = (effects.c.id == effect.id, effects.c.version == effect.version, is_owed)
         self.connection.execute(update(effects).where(*same).values(**values))
 
     def effect(self, key: str) -> Effect | None:

@@ -74,9 +74,13 @@ class LaneVerbs(EffectVerbs):
 
     def hurry_merge(self, repo: str, number: int) -> bool:
         """Have a parked merge looked at now: something about it changed."""
-        query = update(merges).where(merges.c.repo == repo, merges.c.number == number)
-        done = self.connection.execute(query.where(merges.c.state == MergeState.PARKED).values(look_at=self.now))
-        return done.rowcount > 0
+        merge = self.open_merge(repo, number)
+        if merge is None or merge.state is not MergeState.PARKED:
+            return False
+        # One that is due already keeps its place among those that are.
+        waits = (merges.c.id == merge.id, merges.c.look_at > self.now)
+        self.connection.execute(update(merges).where(*waits).values(look_at=self.now))
+        return True
 
     def end_merge(
         self,
@@ -127,7 +131,9 @@ class LaneVerbs(EffectVerbs):
     def due_merges(self, *, limit: int = 50) -> list[Merge]:
         """Return the parked merges that are to be looked at again, longest first."""
         query = select(merges).where(merges.c.state == MergeState.PARKED, is_open_merge, merges.c.look_at <= self.now)
-        return [to_merge(row) for row in self.connection.execute(query.order_by(merges.c.look_at).limit(limit))]
+        return [
+            to_merge(row) for row in self.connection.execute(query.order_by(merges.c.look_at, merges.c.id).limit(limit))
+        ]
 
     def list_merges(
         self, *, repo: str | None = None, number: int | None = None, only_open: bool = False, limit: int = 50

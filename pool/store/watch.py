@@ -7,18 +7,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, or_, select, update
 
 from pool.model import Kind
-from pool.schema import is_live, tasks
+from pool.schema import agent_has_run, is_live, tasks
 from pool.schema_work import effects, is_undone, merges, orders, polls, trail, work
 from pool.states import State
 from pool.store.lanes import LaneVerbs, to_merge
 from pool.work import Look, Order, Past, Poll, Step, Work
 
-#: Tasks that one reading of the work takes in.
-_MOST = 300
+#: Tasks that one reading of the work takes in, and links of merges, which may be many more.
+_MOST, _MOST_LINKS = 300, 50
 DAY = timedelta(days=1)
 #: A look that did not come to its end is made again after this time.
 SAFETY_S = 120.0
 _SAFETY = "again, killed"
+#: Reasons of those who found something by asking, and of those who were told: what was told was not found.
+_FOUND, _TOLD = frozenset({"poll", "start"}), frozenset({"webhook", "order", "task", "merge"})
 MAX_WHY = 2000  #: characters of one line of the trail
 
 
@@ -31,8 +33,8 @@ class WatchVerbs(LaneVerbs):
         """Return what is known of an issue or pull request; of one that was never seen: nothing."""
         row = self.connection.execute(select(work).where(*_here(repo, number))).one_or_none()
         kept: dict[str, Any] = dict(row._mapping) if row else {}  # noqa: SLF001 - SQLAlchemy's public name
-        reset = kept.get("reset_at")
         family = self._family(repo, number, kept.get("issue"))
+        reset = self._reset(repo, family)
         asked = select(effects.c.key).where(
             effects.c.repo == repo, effects.c.number.in_(family), effects.c.kind == "ask"
         )
@@ -59,6 +61,12 @@ class WatchVerbs(LaneVerbs):
         pulls = self.connection.scalars(select(work.c.number).where(work.c.repo == repo, work.c.issue == root))
         return sorted({number, root, *pulls})
 
+    def _reset(self, repo: str, family: list[int]) -> datetime | None:
+        """Return when a person last acted on one of a family: it counts for those that came later, too."""
+        query = select(func.max(work.c.reset_at)).where(work.c.repo == repo, work.c.number.in_(family))
+        moment: datetime | None = self.connection.scalar(query)
+        return moment
+
     def _held_issue(self, repo: str, issue: int | None) -> str | None:
         if issue is None:
             return None
@@ -67,19 +75,21 @@ class WatchVerbs(LaneVerbs):
     def _past(self, repo: str, number: int, since: datetime | None) -> tuple[Past, ...]:
         here = (tasks.c.repo == repo, tasks.c.number == number)
         counted: ColumnElement[bool] = or_(is_live, tasks.c.created_at >= since) if since else tasks.c.id > 0
-        query = select(*_PAST).where(*here, counted).order_by(tasks.c.id.desc()).limit(_MOST)
-        return tuple(reversed([_to_past(row) for row in self.connection.execute(query)]))
+        query = select(*_PAST).where(*here, counted).order_by(tasks.c.id.desc())
+        rows = [
+            *self.connection.execute(query.where(tasks.c.kind != Kind.MERGE).limit(_MOST)),
+            *self.connection.execute(query.where(tasks.c.kind == Kind.MERGE).limit(_MOST_LINKS)),
+        ]
+        return tuple(_to_past(row) for row in sorted(rows, key=lambda row: row.id))
 
     def _count_runs(self, repo: str, numbers: Iterable[int], since: datetime | None) -> int:
-        query = select(func.count()).where(
-            tasks.c.repo == repo, tasks.c.number.in_(list(numbers)), tasks.c.agent_ran.is_(True)
-        )
+        query = select(func.count()).where(tasks.c.repo == repo, tasks.c.number.in_(list(numbers)), agent_has_run)
         if since is not None:
             query = query.where(tasks.c.created_at >= since)
         return self.connection.scalar(query) or 0
 
     def note_work(self, repo: str, number: int, **values: Any) -> None:
-        """Write what is known of an issue or pull request: columns of the table `work`."""
+        """Write what is known of an issue or pull request: columns of the table `work`, at least one."""
         if self.connection.execute(update(work).where(*_here(repo, number)).values(**values)).rowcount == 0:
             self.connection.execute(insert(work).values(repo=repo, number=number, **values))
 
@@ -108,24 +118,23 @@ class WatchVerbs(LaneVerbs):
     def look_later(self, repo: str, number: int, *, why: str, after_s: float = 0.0) -> None:
         """Have the workflow look at it on the forge; of two wishes the earlier time counts."""
         at = self.after(after_s)
-        later = or_(work.c.look_at.is_(None), work.c.look_at > at, work.c.look_why == _SAFETY)
-        if self.connection.execute(
-            update(work).where(*_here(repo, number), later).values(look_at=at, look_why=why)
-        ).rowcount:
-            return
-        if self.connection.scalar(select(work.c.number).where(*_here(repo, number))) is None:
-            self.connection.execute(insert(work).values(repo=repo, number=number, look_at=at, look_why=why))
+        row = self.connection.execute(select(work.c.look_at, work.c.look_why).where(*_here(repo, number))).one_or_none()
+        if row is not None and row.look_at is not None and row.look_why != _SAFETY:
+            first, second = (row.look_why, why) if row.look_at <= at else (why, row.look_why)
+            why = second if first in _FOUND and second in _TOLD else first
+            at = min(at, row.look_at)
+        self.note_work(repo, number, look_at=at, look_why=why)
 
     def due_looks(self, *, limit: int = 50) -> list[Look]:
         """Return the looks that are due, longest first."""
         query = (
             select(work.c.repo, work.c.number, work.c.look_why, work.c.look_tries)
             .where(work.c.look_at <= self.now)
-            .order_by(work.c.look_at)
+            .order_by(work.c.look_at, work.c.repo, work.c.number)
             .limit(limit)
         )
         return [
-            Look(repo=row.repo, number=row.number, why=row.look_why or "again", tries=row.look_tries)
+            Look(repo=row.repo, number=row.number, why=_reason(row.look_why), tries=row.look_tries)
             for row in self.connection.execute(query)
         ]
 
@@ -180,8 +189,9 @@ class WatchVerbs(LaneVerbs):
         self.connection.execute(update(orders).where(orders.c.id == order).values(answer=answer))
 
     def postpone_order(self, order: int, *, after_s: float) -> None:
-        """Try it again later: the forge could not be asked."""
-        self.connection.execute(update(orders).where(orders.c.id == order).values(due_at=self.after(after_s)))
+        """Try it again later: the forge could not be asked. One that was carried out meanwhile is done."""
+        undone = update(orders).where(orders.c.id == order, is_undone)
+        self.connection.execute(undone.values(due_at=self.after(after_s)))
 
     def list_orders(self, repo: str, number: int) -> list[Order]:
         """Return the orders about an issue or pull request, oldest first."""
@@ -248,6 +258,11 @@ _ORDER = tuple(c for c in orders.c if c.name != "due_at")
 
 def _here(repo: str, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return work.c.repo == repo, work.c.number == number
+
+
+def _reason(why: str | None) -> str:
+    """Return why a look is due. The mark of one that did not come to its end stays here: its end takes that away."""
+    return "again" if why is None or why == _SAFETY else why
 
 
 def _to_past(row: Any) -> Past:

@@ -22,6 +22,15 @@ def upgrade() -> None:
     op.add_column("tasks", sa.Column("agent_ran", sa.Boolean(), nullable=False, server_default=sa.false()))
     # Which of the old tasks had an agent is told by what it left behind.
     op.execute("UPDATE tasks SET agent_ran = TRUE WHERE evidence IS NOT NULL AND started_at IS NOT NULL")
+    # One that runs now has left nothing yet.
+    op.execute("UPDATE tasks SET agent_ran = TRUE WHERE agent_pid IS NOT NULL")
+    op.create_index(
+        "ix_tasks_ran",
+        "tasks",
+        ["repo", "number", "created_at"],
+        sqlite_where=sa.text("agent_ran = 1"),
+        postgresql_where=sa.text("agent_ran"),
+    )
     op.create_table(
         "work",
         sa.Column("repo", sa.String(length=255), nullable=False),
@@ -40,7 +49,7 @@ def upgrade() -> None:
         sa.Column("head_since", sa.BigInteger()),
         sa.PrimaryKeyConstraint("repo", "number", name=op.f("pk_work")),
     )
-    _partial("ix_work_look_at", "work", ["look_at"], "look_at IS NOT NULL")
+    _partial("ix_work_look_at", "work", ["look_at", "repo", "number"], "look_at IS NOT NULL")
     op.create_index("ix_work_issue", "work", ["repo", "issue"])
     op.create_table(
         "merges",
@@ -70,10 +79,11 @@ def upgrade() -> None:
     _partial("uq_merges_pull", "merges", ["repo", "number"], is_open, unique=True)
     _partial("ix_merges_open", "merges", ["repo", "base", "approved_at", "id"], is_open)
     op.create_index("ix_merges_pull", "merges", ["repo", "number", "id"])
+    _partial("ix_merges_ended", "merges", ["ended_at", "id"], "ended_at IS NOT NULL")
     op.create_table(
         "effects",
         sa.Column("id", _ID, nullable=False),
-        sa.Column("key", sa.String(length=400), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("repo", sa.String(length=255), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
@@ -94,6 +104,8 @@ def upgrade() -> None:
     op.create_index("uq_effects_key", "effects", ["key"], unique=True)
     _partial("ix_effects_owed", "effects", ["due_at", "id"], "done_at IS NULL AND given_up_at IS NULL")
     op.create_index("ix_effects_subject", "effects", ["repo", "number", "id"])
+    _partial("ix_effects_done", "effects", ["done_at", "id"], "done_at IS NOT NULL")
+    _partial("ix_effects_given_up", "effects", ["given_up_at", "id"], "given_up_at IS NOT NULL")
     op.create_table(
         "orders",
         sa.Column("id", _ID, nullable=False),
@@ -114,6 +126,7 @@ def upgrade() -> None:
     )
     op.create_index("uq_orders_comment", "orders", ["repo", "comment", "line"], unique=True)
     _partial("ix_orders_due", "orders", ["due_at", "id"], "done_at IS NULL")
+    _partial("ix_orders_done", "orders", ["done_at", "id"], "done_at IS NOT NULL")
     op.create_index("ix_orders_subject", "orders", ["repo", "number", "id"])
     op.create_table(
         "trail",
@@ -142,4 +155,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("polls", "trail", "orders", "effects", "merges", "work"):
         op.drop_table(table)
+    op.drop_index("ix_tasks_ran", table_name="tasks")
     op.drop_column("tasks", "agent_ran")
