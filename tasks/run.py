@@ -1,7 +1,6 @@
 """The life of one run in five named steps: claim, prepare, run, record, follow."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -99,7 +98,7 @@ def perform(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
             return _withdrawn(engine, claimed, course)
         outcome = work(engine, claimed, course, lease)
         if outcome.move is Move.SUCCEED:
-            outcome = _proven(engine, forges, task, course, outcome, is_unwanted=is_unwanted)
+            outcome = _proven(engine, forges, task, course, outcome, lease=lease)
     return outcome
 
 
@@ -130,15 +129,22 @@ def _withdrawn(engine: Engine, claimed: Claim, course: Withdrawn) -> Outcome:
 
 
 def _proven(
-    engine: Engine, forges: Forges, task: Task, course: Course, outcome: Outcome, *, is_unwanted: Callable[[], bool]
+    engine: Engine, forges: Forges, task: Task, course: Course, outcome: Outcome, *, lease: RunLease
 ) -> Outcome:
     """Let the forge tell whether it was done: what the agent says of itself is no evidence."""
+
+    def is_unwanted() -> bool:
+        return lease.order() is not None
+
     login = engine.settings.type(task.type).forge_user
     proof, after = proof_of(engine, forges, task, course, login=login, is_unwanted=is_unwanted)
     looks = tuple(pull.pull.number for pull in after.pulls) if isinstance(after, IssueFacts) else ()
     evidence = replace(outcome.evidence, proof=proof.why)
     if proof.ok:
         return replace(outcome, evidence=evidence, looks=looks)
+    if order := stopped(lease.order()):
+        # It may well have been done: whoever is ordered to stop does not wait until the forge shows it.
+        return replace(outcome, move=order.move, why=order.why, evidence=evidence, looks=looks)
     said = f"; the agent said: {outcome.why}" if outcome.evidence.summary else ""
     return replace(outcome, move=Move.FAIL, why=proof.why + said, evidence=evidence, looks=looks)
 

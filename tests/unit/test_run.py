@@ -4,17 +4,23 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from pool.model import Kind, Request, Task
-from pool.states import InstanceState, State
-from tasks import run
+from pool.lanes import MergeState, Refusal
+from pool.model import Evidence, Kind, Request, Task
+from pool.states import InstanceState, Move, State
+from pool.store import Claim, DeadLettered, Submitted, Tx
+from tasks import course, merge, run
 from tasks.dispatch import dispatch_by_type, ring_if_silent
 from tasks.engine import Engine
+from tasks.judge import Outcome
+from tasks.lease import RunLease, StopRun, Why
+from tests.helpers.fake_writer import FakeWriter, serve, types_with_tokens
 from tests.helpers.fakes import FakeBell
 from tests.helpers.house import House
+from tests.helpers.merging import HEAD
 
 Open = Callable[..., "Bench"]
 
@@ -39,14 +45,32 @@ class Bench:
         self.engine = Engine(house.settings, house.store, self.bell)
         house.add("dev-alpha")
 
-    def dispatch(self, number: int = 1, *, kind: Kind = Kind.IMPLEMENT, **fields: Any) -> int:
+    def dispatch(
+        self, number: int = 1, *, kind: Kind = Kind.IMPLEMENT, repo: str = "acme/widgets", **fields: Any
+    ) -> int:
         """Queue a task."""
-        request = Request(kind=kind, repo="acme/widgets", number=number, **fields)
+        request = Request(kind=kind, repo=repo, number=number, **fields)
         return dispatch_by_type(self.engine, "dev", request, by="test")
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self, instance: str = "dev-alpha") -> dict[str, Any]:
         """Answer one doorbell."""
-        return run.answer(self.engine, "dev-alpha", worker_token=None)
+        return run.answer(self.engine, instance, worker_token=None)
+
+    def claim(self) -> Claim:
+        """Begin the next task, without doing it."""
+        claimed = run.claim(self.engine, "dev-alpha", worker_token=None, bell=None)
+        assert isinstance(claimed, Claim)
+        return claimed
+
+    def reads(self, url: str) -> None:
+        """Give every type an account on a forge."""
+        settings, folder = self.house.settings, self.house.folder
+        for name in types_with_tokens(folder):
+            update = {"token_file": folder / f"token-{name}"}
+            settings.types[name] = settings.types[name].model_copy(update=update)
+        service = settings.service.model_copy(update={"forge_url": url, "forge_rate": 1000.0})
+        self.engine = Engine(settings.model_copy(update={"service": service}), self.house.store, self.bell)
+        (folder / "forge" / "acme" / "shop.git").symlink_to("widgets.git")
 
     def run_one(self, **fields: Any) -> Task:
         """Queue a task, run it, return it."""
@@ -296,3 +320,242 @@ def test_a_paused_instance_is_left_alone(bench: Open) -> None:
 
     assert answer == {"task": None, "why": "dev-alpha is paused"}
     assert here.house.task(task).state is State.QUEUED
+
+
+# --- the proof -----------------------------------------------------------------------------------
+
+#: Says that it is done, by the file that its prompt names.
+BOASTS = r'echo working; echo "{\"summary\": \"All of it is done\"}" > "$FORGEPOOL_RESULT_FILE"'
+
+
+@pytest.fixture
+def forge(monkeypatch: pytest.MonkeyPatch) -> FakeWriter:
+    """Return a forge with an issue of dev; a proof is asked for without pauses."""
+    monkeypatch.setattr(course, "PROOF_PAUSE_S", 0.0)
+    made = FakeWriter()
+    made.issue(7, assignees=["dev"])
+    return made
+
+
+def _pull_of_7(forge: FakeWriter) -> None:
+    """Have the pull request appear that the agent would have opened."""
+    if 21 not in forge.issues:
+        forge.pull(21, body="Closes #7", ref="dev/7")
+
+
+def test_what_the_forge_does_not_show_is_a_failure_that_says_what_is_missing_and_what_was_claimed(
+    bench: Open, forge: FakeWriter
+) -> None:
+    here = bench("/bin/sh", "-c", BOASTS)
+    with serve(forge) as url:
+        here.reads(url)
+        task = here.run_one(number=7, repo="acme/shop")
+
+    assert task.state is State.FAILED
+    assert task.reason == "dev has no pull request for #7; the agent said: All of it is done"
+    assert task.evidence is not None
+    assert (task.evidence.exit_code, task.evidence.proof) == (0, "dev has no pull request for #7")
+
+
+def test_what_the_forge_shows_is_a_success_in_the_agents_own_words(bench: Open, forge: FakeWriter) -> None:
+    here = bench("/bin/sh", "-c", BOASTS)
+    with serve(forge) as url:
+        here.reads(url)
+        task = here.dispatch(7, repo="acme/shop")
+        forge.on_call = lambda: _pull_of_7(forge) if _has_log(here, task) else None
+        here.answer()
+    done = here.house.task(task)
+    with here.house.store.reading() as tx:
+        watched = tx.watched("acme/shop")
+
+    assert (done.state, done.reason) == (State.SUCCEEDED, "All of it is done")
+    assert done.evidence is not None
+    assert done.evidence.proof == f"dev opened #21 at {HEAD[:10]}"
+    assert {7, 21} <= set(watched)
+
+
+def test_without_a_token_nobody_is_asked_and_the_agents_traces_count(bench: Open, forge: FakeWriter) -> None:
+    here = bench("/bin/sh", "-c", BOASTS)
+    with serve(forge) as url:
+        service = here.house.settings.service.model_copy(update={"forge_url": url})
+        here.engine = Engine(here.house.settings.model_copy(update={"service": service}), here.house.store, here.bell)
+        task = here.run_one(number=7)
+
+    assert forge.calls == []
+    assert task.state is State.SUCCEEDED
+    assert task.evidence is not None
+    assert task.evidence.proof == ""
+
+
+@pytest.mark.parametrize(
+    ("why", "move"), [(Why.SHUTDOWN, Move.INTERRUPT), (Why.CANCEL, Move.CANCEL), (Why.LEASE_LOST, Move.INTERRUPT)]
+)
+def test_an_order_to_stop_while_the_proof_is_asked_for_is_no_failure_of_the_agent(
+    bench: Open, forge: FakeWriter, why: Why, move: Move
+) -> None:
+    """Work that a shutdown had cut off from its proof once counted as a failed try, and nobody took it up again."""
+    here = bench("/bin/sh", "-c", BOASTS)
+    orders: list[StopRun] = []
+    with serve(forge) as url:
+        here.reads(url)
+        here.dispatch(7, repo="acme/shop")
+        claimed = here.claim()
+        forge.on_call = lambda: (
+            orders.append(StopRun(reason="the worker shuts down", why=why)) if _has_log(here, claimed.task.id) else None
+        )
+        outcome = run.perform(here.engine, claimed, cast("RunLease", _Ordered(orders)))
+
+    assert (outcome.move, outcome.why) == (move, "the worker shuts down")
+    assert outcome.evidence.exit_code == 0
+
+
+def test_a_proof_that_is_there_stays_one_when_the_order_to_stop_comes(bench: Open, forge: FakeWriter) -> None:
+    here = bench("/bin/sh", "-c", BOASTS)
+    orders: list[StopRun] = []
+
+    def finish(task: int) -> None:
+        if _has_log(here, task):
+            _pull_of_7(forge)
+            orders.append(StopRun(reason="the worker shuts down"))
+
+    with serve(forge) as url:
+        here.reads(url)
+        here.dispatch(7, repo="acme/shop")
+        claimed = here.claim()
+        forge.on_call = lambda: finish(claimed.task.id)
+        outcome = run.perform(here.engine, claimed, cast("RunLease", _Ordered(orders)))
+
+    assert outcome.move is Move.SUCCEED
+
+
+class _Ordered:
+    """A lease whose orders come when a test gives them."""
+
+    def __init__(self, orders: list[StopRun]) -> None:
+        self._orders = orders
+
+    def order(self) -> StopRun | None:
+        """Return the first order, if one has come."""
+        return self._orders[0] if self._orders else None
+
+
+def _has_log(here: Bench, task: int) -> bool:
+    """Tell whether the agent has ended: it has said its last word."""
+    return (here.house.settings.state_dir / "runs" / str(task) / "result.json").exists()
+
+
+# --- what follows --------------------------------------------------------------------------------
+
+
+def _queues(number: int) -> Callable[[Tx], list[Submitted]]:
+    """Return what queues one more task in the transaction of the record."""
+
+    def then(tx: Tx) -> list[Submitted]:
+        request = Request(kind=Kind.CUSTOM, repo="acme/widgets", number=number)
+        return [tx.submit("dev", request, by="test")]
+
+    return then
+
+
+def _tasks(here: Bench) -> list[Task]:
+    with here.house.store.reading() as tx:
+        return tx.list_tasks(newest_first=False)
+
+
+def test_what_comes_next_is_written_with_the_end_of_the_run_and_announced(bench: Open) -> None:
+    here = bench()
+    here.dispatch()
+    claimed = here.claim()
+
+    queued = run.record(here.engine, claimed, Outcome(move=Move.SUCCEED, why="done", then=_queues(2)))
+    assert queued is not None
+    run.follow(here.engine, claimed, queued)
+
+    first, second = _tasks(here)
+    assert (first.state, second.state) == (State.SUCCEEDED, State.QUEUED)
+    assert ("dev-alpha", second.id) in here.bell.rung
+
+
+def test_the_end_of_a_run_is_not_written_without_what_comes_next(bench: Open) -> None:
+    here = bench()
+    task = here.dispatch()
+
+    def killed(tx: Tx) -> list[Submitted]:
+        _queues(2)(tx)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.record(here.engine, here.claim(), Outcome(move=Move.SUCCEED, why="done", then=killed))
+
+    assert [one.id for one in _tasks(here)] == [task]
+    assert here.house.task(task).state is State.RUNNING
+
+
+def test_an_interrupted_run_is_queued_again_and_nothing_comes_next(bench: Open) -> None:
+    here = bench()
+    task = here.dispatch()
+
+    queued = run.record(here.engine, here.claim(), Outcome(move=Move.INTERRUPT, why="shut down", then=_queues(2)))
+
+    assert queued is not None
+    assert not isinstance(queued[0], DeadLettered)
+    assert [(one.state, one.request.number) for one in _tasks(here)] == [(State.INTERRUPTED, 1), (State.QUEUED, 1)]
+    assert here.house.task(queued[0].task or 0).retry_of == task
+
+
+def test_a_run_that_lost_its_lease_has_no_say_in_what_comes_next(bench: Open) -> None:
+    here = bench()
+    task = here.dispatch()
+    claimed = here.claim()
+    with here.house.store.writing() as tx:
+        tx.interrupt_run(task, fence=claimed.fence, by="test", why="its worker is gone")
+
+    outcome = Outcome(move=Move.SUCCEED, why="done", evidence=Evidence(exit_code=0), then=_queues(2))
+    queued = run.record(here.engine, claimed, outcome)
+
+    assert queued is None
+    assert [(one.id, one.state) for one in _tasks(here)] == [(task, State.INTERRUPTED)]
+
+
+def test_a_link_of_a_merge_records_its_end_with_the_next_turn_of_the_lane(bench: Open) -> None:
+    """A link needs no agent; without a token the first merge is refused, and the lane goes on with the second."""
+    here = bench()
+    here.house.add("boss-alpha", type_name="boss")
+    with here.house.store.writing() as tx:
+        for number in (21, 22):
+            merge.enter(here.engine, tx, "acme/widgets", "main", number, head_sha=HEAD, approved_at=tx.now, by="test")
+    (link,) = _tasks(here)
+
+    here.answer("boss-alpha")
+    with here.house.store.reading() as tx:
+        one, two = sorted(tx.list_merges(), key=lambda merge: merge.number)
+        ran = tx.work("acme/widgets", 21).past[-1].agent_ran
+    following = _tasks(here)[-1]
+
+    assert here.house.task(link.id).state is State.SUCCEEDED
+    assert not ran
+    assert (one.state, one.code) == (MergeState.REFUSED, Refusal.NOT_CONFIGURED)
+    assert two.state is MergeState.ACTIVE
+    assert (following.request.kind, following.request.number) == (Kind.MERGE, 22)
+    assert ("boss-alpha", following.id) in here.bell.rung
+
+
+def test_a_link_that_was_stopped_is_done_again_and_the_merge_stays_where_it_was(bench: Open) -> None:
+    here = bench()
+    here.house.add("boss-alpha", type_name="boss")
+    with here.house.store.writing() as tx:
+        merge.enter(here.engine, tx, "acme/widgets", "main", 21, head_sha=HEAD, approved_at=tx.now, by="test")
+        (before,) = tx.list_merges()
+    claimed = run.claim(here.engine, "boss-alpha", worker_token=None, bell=None)
+    assert isinstance(claimed, Claim)
+
+    lease = cast("RunLease", _Ordered([StopRun(reason="the worker shuts down")]))
+    queued = run.record(here.engine, claimed, run.perform(here.engine, claimed, lease))
+    with here.house.store.reading() as tx:
+        (after,) = tx.list_merges()
+    first, again = _tasks(here)
+
+    assert queued
+    assert (first.state, again.state) == (State.INTERRUPTED, State.QUEUED)
+    assert (again.request, again.retry_of) == (first.request, first.id)
+    assert (after.state, after.link, after.step) == (before.state, before.link, before.step)
