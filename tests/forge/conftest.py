@@ -18,17 +18,26 @@ _MISSING = (
 )
 
 
-def _token() -> str:
+URL, HOOK_HOST = _GIVEN["URL"], _HOOK_HOST
+
+
+def token() -> str:
+    """Return the token of the real forge; empty when none is given."""
     file = _GIVEN["TOKEN_FILE"]
     return _GIVEN["TOKEN"] or (Path(file).read_text(encoding="ascii").strip() if file else "")
+
+
+def need_real() -> None:
+    """Skip, with the reason, where no real forge is given."""
+    if not _GIVEN["URL"] or not token():
+        pytest.skip(_MISSING)
 
 
 @pytest.fixture(scope="session")
 def real_town() -> Iterator[Town]:
     """Give a town on the real forge."""
-    if not _GIVEN["URL"] or not _token():
-        pytest.skip(_MISSING)
-    town = Town.of_real(_GIVEN["URL"], _token(), _HOOK_HOST)
+    need_real()
+    town = Town.of_real(URL, token(), HOOK_HOST)
     yield town
     town.close()
 
