@@ -116,7 +116,8 @@ def _push(scene: Scene, made_from: str) -> Next:
         # Only of the same head and the same base.
         is_same = scene.updater.make(pull, base_sha=pull.base_sha, at=merge.approved_at) == merge.head_sha
         if is_same and not scene.is_unwanted() and scene.updater.push(pull, merge.head_sha):
-            return GoOn(step=MergeStep.CHECK, why=f"brought up to date with {merge.base}")
+            # A forge that does not follow its branches, as after a reopening, would have it pushed again and again.
+            return _check_again(why=f"brought up to date with {merge.base}")
     except NotAllowed as error:
         sentence = f"it is behind {merge.base}, and its branch cannot be brought up to date: {error}"
         return Refuse(code=Refusal.CANNOT_UPDATE, sentence=sentence)

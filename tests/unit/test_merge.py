@@ -270,17 +270,13 @@ def test_one_whose_base_never_rests_is_refused_in_the_end(chain: Chain) -> None:
     assert chain.of().code is Refusal.TOO_LONG
 
 
-def test_one_whose_base_moves_after_each_update_is_refused_in_the_end(chain: Chain) -> None:
-    chain.updater.is_green = True
+def test_an_update_is_not_begun_when_the_time_is_up(chain: Chain) -> None:
     chain.forge.open(merge_base=SECOND)
     chain.enter()
-    for round_ in range(60):
-        chain.link()
-        if len(chain.updater.pushed) > round_ // 3:
-            chain.forge.move_base(sha_of("base", str(round_)))
-            chain.clock.advance(600)
+    chain.clock.advance(7200)
+    chain.run()
 
-    assert chain.of().code is Refusal.TOO_LONG
+    assert (chain.of().code, chain.updater.pushed) == (Refusal.TOO_LONG, [])
 
 
 # --- refusals ------------------------------------------------------------------------------------
