@@ -193,6 +193,14 @@ REPAIRS = (
         delete=_delete_subjects,
     ),
     _too_old(
+        "delete-old-work",
+        "old",
+        why="the workflow has not needed a merge, an effect, an order or a line of the trail for keep_tasks_days",
+        days=_task_days,
+        find=lambda tx, before: tx.old_work(before, limit=MOST),
+        delete=lambda tx, records, before: tx.delete_work(records, before),
+    ),
+    _too_old(
         "delete-old-sessions",
         "conversation",
         why="nobody went on with a conversation for keep_tasks_days",

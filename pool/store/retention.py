@@ -1,16 +1,29 @@
 """Retention: which rows are too old to be kept, and their end. Never what waits, runs, or is still pointed to."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, Delete, Select, and_, delete, exists, literal, or_, select
+from sqlalchemy import Column, CursorResult, Delete, Select, Table, and_, delete, exists, literal, or_, select, true
 
 from pool.schema import deliveries, has_ended, is_dead, is_live, sessions, subjects, tasks
+from pool.schema_work import effects, is_open_merge, is_owed, is_undone, merges, orders, trail, work
 from pool.states import State
 from pool.store.sessions import SessionVerbs
 
 _LATER = tasks.alias("later")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One old row of the workflow."""
+
+    kind: str  #: merge, effect, order, trail
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
 
 
 class RetentionVerbs(SessionVerbs):
@@ -40,12 +53,30 @@ class RetentionVerbs(SessionVerbs):
         return [(row.repo, row.number) for row in self.connection.execute(query)]
 
     def delete_subject(self, repo: str, number: int, before: datetime) -> bool:
-        """Delete what is known of an old issue or pull request, its conversations too; tell whether it was there."""
+        """Delete all that is known of an old issue or pull request; tell whether there was anything."""
         here = and_(subjects.c.repo == repo, subjects.c.number == number)
         if not self._delete(delete(subjects).where(here, _is_old_subject(before))):
             return False
         self.drop_sessions_of(repo, number)
+        for table in _WITH_SUBJECT:
+            self.connection.execute(delete(table).where(table.c.repo == repo, table.c.number == number))
         return True
+
+    def old_work(self, before: datetime, *, limit: int) -> list[Record]:
+        """Return what the workflow has kept since before a moment and needs no more, oldest first of each kind."""
+        found: list[Record] = []
+        for kind, column, is_needless in _WORK:
+            query = select(_id(column)).where(column < before, is_needless).order_by(column, _id(column))
+            found += [Record(kind, row) for row in self.connection.scalars(query.limit(limit - len(found)))]
+        return found
+
+    def delete_work(self, records: Collection[Record], before: datetime) -> int:
+        """Delete what the workflow needs no more; return how many there still were."""
+        done = 0
+        for kind, column, is_needless in _WORK:
+            if ids := sorted(record.id for record in records if record.kind == kind):
+                done += self._delete(delete(column.table).where(_id(column).in_(ids), column < before, is_needless))
+        return done
 
     def old_sessions(self, before: datetime, *, limit: int) -> list[str]:
         """Return the keys of conversations that nobody went on with since a moment."""
@@ -89,9 +120,46 @@ def _is_old_delivery(before: datetime) -> Any:
 def _is_old_subject(before: datetime) -> Any:
     same = and_(tasks.c.repo == subjects.c.repo, tasks.c.number == subjects.c.number)
     needed = select(tasks.c.id).where(same, or_(is_live, is_dead)).correlate(subjects)
-    return and_(subjects.c.state == "closed", subjects.c.updated_at < before, ~_exists(needed))
+    return and_(
+        subjects.c.state == "closed",
+        subjects.c.updated_at < before,
+        ~_exists(needed),
+        *(~_exists(_of(subjects, table).where(is_left)) for table, is_left in _LEFT_TO_DO.items()),
+    )
 
 
 def _is_old_session(before: datetime) -> Any:
     needed = select(tasks.c.id).where(tasks.c.session_key == sessions.c.key, is_live).correlate(sessions)
     return and_(sessions.c.updated_at < before, ~_exists(needed))
+
+
+def _of(owner: Table, table: Table) -> Select[Any]:
+    """Build: the rows of a table about the same issue or pull request as one of another."""
+    return select(table).where(table.c.repo == owner.c.repo, table.c.number == owner.c.number).correlate(owner)
+
+
+def _id(column: Column[Any]) -> Column[Any]:
+    found: Column[Any] = column.table.c.id
+    return found
+
+
+#: What is still to be done about an issue or pull request.
+_LEFT_TO_DO = {merges: is_open_merge, effects: is_owed, orders: is_undone}
+#: What goes with an issue or pull request.
+_WITH_SUBJECT = (work, merges, effects, orders, trail)
+
+_its_subject = _of(effects, subjects)
+#: A key is done once: a person who was asked is not asked again while the issue is open. That one is open is not always
+#: known of what a pull request is for.
+_is_over = or_(
+    _exists(_its_subject.where(subjects.c.state == "closed")),
+    and_(effects.c.kind != "ask", ~_exists(_its_subject)),
+)
+#: What the workflow keeps: its kind, the moment from which on it is kept, and what else has to be so before it may go.
+_WORK = (
+    ("merge", merges.c.ended_at, true()),
+    ("effect", effects.c.done_at, _is_over),
+    ("effect", effects.c.given_up_at, _is_over),
+    ("order", orders.c.done_at, true()),
+    ("trail", trail.c.at, true()),
+)

@@ -7,10 +7,12 @@ import pytest
 from sqlalchemy import update
 
 from pool.errors import LeaseLost, StaleTask
+from pool.lanes import MergeState
 from pool.model import Evidence
 from pool.schema import instances, tasks
 from pool.states import InstanceState, Move, State, Verdict
-from pool.store import LeftAgent, Miscount, NoClaim, Store, WorkerLease
+from pool.store import LeftAgent, Miscount, NoClaim, Store, Tx, WorkerLease
+from pool.store.retention import Record
 from pool.subject import Subject
 from tests.helpers.clock import Clock
 from tests.pool import drive
@@ -290,6 +292,13 @@ def test_a_receipt_is_needed_while_a_task_that_came_of_it_may_still_run(store: S
 def test_an_issue_is_forgotten_when_it_is_closed_and_nobody_works_on_it(store: Store, clock: Clock) -> None:
     drive.add(store, "dev-alpha")
     with store.writing() as tx:
+        for number in (1, 2):
+            tx.note_work("acme/shop", number, issue=3)
+            tx.tell("acme/shop", number, source="look", what="wait", why="")
+            tx.owe(f"ask:{number}", "ask", repo="acme/shop", number=number, type_name="dev")
+            tx.note_effect(tx.owed_effects()[0])
+            merge = tx.enter_lane("acme/shop", "main", number, head_sha="a", approved_at=tx.now)
+            tx.end_merge(merge.id, MergeState.MERGED, reason="")
         for number, state, updated in (
             (1, "closed", tx.now),
             (2, "open", tx.now),
@@ -307,5 +316,66 @@ def test_an_issue_is_forgotten_when_it_is_closed_and_nobody_works_on_it(store: S
             *(True, False, False, False, False)
         ]
         assert [tx.session(f"dev:acme/shop:{number}") for number in (1, 2)] == [None, "s"]
+        # With all that is known of it.
+        assert tx.watched("acme/shop") == [2]
+        assert [line.number for line in tx.list_trail("acme/shop", [1, 2])] == [2]
+        assert [effect.number for effect in tx.list_effects()] == [2]
+        assert [merge.number for merge in tx.list_merges()] == [2]
         assert sorted(tx.old_sessions(tx.now, limit=10)) == ["dev:acme/shop:2", "dev:acme/shop:4"]
         assert tx.delete_sessions([f"dev:acme/shop:{number}" for number in (2, 3)], tx.now) == 1
+
+
+def _order(tx: Tx, comment: int) -> int:
+    about = {"repo": "acme/shop", "number": 7, "comment": comment, "line": 0, "verb": "retry", "argument": ""}
+    return tx.take_order(**about, by="ada", delivery=None) or 0
+
+
+def test_what_the_workflow_has_kept_grows_old_only_when_it_has_ended(store: Store, clock: Clock) -> None:
+    with store.writing() as tx:
+        ended = tx.enter_lane("acme/shop", "main", 7, head_sha="a", approved_at=tx.now)
+        tx.end_merge(ended.id, MergeState.REFUSED, reason="")
+        tx.enter_lane("acme/shop", "main", 8, head_sha="a", approved_at=tx.now)
+        tx.end_order(_order(tx, 1), answer="")
+        _order(tx, 2)
+        for key in ("a:done", "b:given up", "c:owed"):
+            tx.owe(key, key[0], repo="acme/shop", number=7, type_name="dev")
+        tx.note_effect(tx.owed_effects()[0])
+        tx.fail_effect(tx.owed_effects()[0], error="", after_s=None)
+        tx.tell("acme/shop", 7, source="look", what="wait", why="")
+    with store.reading() as tx:
+        assert tx.old_work(tx.now, limit=10) == []
+    clock.advance(1)
+
+    with store.writing() as tx:
+        old = tx.old_work(tx.now, limit=10)
+        assert tx.old_work(tx.now, limit=2) == old[:2]
+        deleted = tx.delete_work([*old, Record("merge", 2), Record("effect", 3), Record("order", 2)], tx.now)
+
+        assert (tx.old_work(tx.now, limit=10), len(tx.list_merges()), len(tx.due_orders())) == ([], 1, 1)
+        assert [effect.key for effect in tx.list_effects()] == ["c:owed"]
+    assert [str(one) for one in old] == ["merge 1", "effect 1", "effect 2", "order 1", "trail 1"]
+    assert deleted == len(old)
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind", "goes"),
+    [
+        *(("closed", "ask", True), ("closed", "report", True)),
+        *(("open", "ask", False), ("open", "report", False)),
+        # Not every issue that a pull request is for is known: it may be open.
+        *((None, "ask", False), (None, "report", True)),
+    ],
+)
+def test_what_was_written_about_an_issue_is_known_while_the_issue_may_be_open(
+    store: Store, clock: Clock, subject: str | None, kind: str, *, goes: bool
+) -> None:
+    with store.writing() as tx:
+        tx.owe(f"{kind}:x", kind, repo="acme/shop", number=7, type_name="dev")
+        tx.note_effect(tx.owed_effects()[0])
+        if subject is not None:
+            tx.remember(Subject(repo="acme/shop", number=7, is_pull=False, state=subject))
+    clock.advance(1)
+
+    with store.writing() as tx:
+        assert tx.delete_work([Record("effect", 1)], tx.now) == int(goes)
+        assert tx.owe(f"{kind}:x", kind, repo="acme/shop", number=7, type_name="dev") is goes

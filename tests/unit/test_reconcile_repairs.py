@@ -10,6 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from pool.lanes import MergeState
 from pool.model import Evidence
 from pool.states import InstanceState, Move, State, Verdict
 from pool.store import Tx
@@ -128,6 +129,14 @@ def old_subject(yard: Yard) -> None:
     yard.wait(200 * DAY_S)
 
 
+def old_work(yard: Yard) -> None:
+    with yard.store.writing() as tx:
+        tx.owe("ask:chain:acme/shop#7:0", "ask", repo="acme/shop", number=7, type_name="dev")
+        tx.note_effect(tx.owed_effects()[0])
+        tx.remember(Subject(repo="acme/shop", number=7, is_pull=False, state="closed"))
+    yard.wait(200 * DAY_S)
+
+
 def old_session(yard: Yard) -> None:
     with yard.store.writing() as tx:
         tx.keep_session("dev:acme/shop:7", "s", instance="dev-alpha", task=1)
@@ -189,6 +198,7 @@ FAULTS: dict[str, Callable[[Yard], None]] = {
     "delete-old-tasks": old_task,
     "delete-old-deliveries": old_delivery,
     "delete-old-subjects": old_subject,
+    "delete-old-work": old_work,
     "delete-old-sessions": old_session,
     "remove-old-checkouts": old_checkout,
     "remove-old-run-files": old_run_files,
@@ -438,6 +448,69 @@ def test_what_waits_runs_or_waits_for_a_person_is_never_deleted_with_anything_th
     }
     with yard.store.reading() as tx:
         assert [task.id for task in tx.list_tasks(newest_first=False)] == tasks
+
+
+def test_what_the_workflow_has_kept_goes_when_it_is_over_and_old(yard: Yard) -> None:
+    for number in (7, 8):
+        _keep_work(yard, number)
+    with yard.store.writing() as tx:
+        tx.remember(Subject(repo="acme/shop", number=7, is_pull=False, state="closed"))
+        tx.remember(Subject(repo="acme/shop", number=8, is_pull=False))
+    yard.wait(200 * DAY_S)
+    _keep_work(yard, 9)
+
+    found = [one.what for one in yard.by_hand("delete-old-work").found]
+
+    # The person who was asked on the issue that is open is not asked again.
+    assert found == [
+        "old merge 1",
+        "old merge 2",
+        "old effect 1",
+        "old order 1",
+        "old order 2",
+        "old trail 1",
+        "old trail 2",
+    ]
+    with yard.store.reading() as tx:
+        assert tx.work("acme/shop", 8).asked == {"chain"}
+        assert {merge.number for merge in tx.list_merges()} == {9}
+        assert [len(tx.list_orders("acme/shop", number)) for number in (7, 8, 9)] == [0, 0, 1]
+
+
+def _keep_work(yard: Yard, number: int) -> None:
+    """Leave behind one of each kind."""
+    with yard.store.writing() as tx:
+        tx.owe(f"ask:chain:acme/shop#{number}:0", "ask", repo="acme/shop", number=number, type_name="dev")
+        for effect in tx.owed_effects():
+            tx.note_effect(effect)
+        merge = tx.enter_lane("acme/shop", "main", number, head_sha="a", approved_at=tx.now)
+        tx.end_merge(merge.id, MergeState.MERGED, reason="")
+        tx.end_order(_order(tx, number), answer="")
+        tx.tell("acme/shop", number, source="look", what="wait", why="")
+
+
+def _order(tx: Tx, number: int) -> int:
+    about = {"repo": "acme/shop", "number": number, "comment": number, "line": 0, "verb": "retry", "argument": ""}
+    return tx.take_order(**about, by="ada", delivery=None) or 0
+
+
+def test_an_issue_about_which_something_is_left_to_do_is_not_forgotten(yard: Yard) -> None:
+    with yard.store.writing() as tx:
+        for number in (7, 8, 9, 10):
+            tx.remember(Subject(repo="acme/shop", number=number, is_pull=True, state="closed", updated_at=tx.now))
+            tx.note_work("acme/shop", number, issue=3)
+        tx.owe("report:7", "report", repo="acme/shop", number=7, type_name="dev")
+        tx.enter_lane("acme/shop", "main", 8, head_sha="a", approved_at=tx.now)
+        _order(tx, 9)
+    yard.wait(1000 * DAY_S)
+
+    names = [name for name in FAULTS if name.startswith("delete-")]
+    done = {name: [found.what for found in yard.by_hand(name).found] for name in names}
+
+    assert {name: found for name, found in done.items() if found} == {"delete-old-subjects": ["issue acme/shop#10"]}
+    with yard.store.reading() as tx:
+        assert tx.watched("acme/shop") == [7, 8, 9]
+        assert (len(tx.owed_effects()), len(tx.list_merges()), len(tx.due_orders())) == (1, 1, 1)
 
 
 def test_a_task_that_another_one_repeats_goes_after_it(yard: Yard) -> None:
