@@ -428,6 +428,40 @@ def test_a_proof_that_is_there_stays_one_when_the_order_to_stop_comes(bench: Ope
     assert outcome.move is Move.SUCCEED
 
 
+def test_what_became_something_else_is_replaced_in_the_record_of_its_end(bench: Open, forge: FakeWriter) -> None:
+    here = bench()
+    forge.pull(21, body="Closes #7")
+    forge.review(21, "reviewer", "REQUEST_CHANGES")
+    with here.house.store.writing() as tx:
+        tx.submit("dev", Request(kind=Kind.IMPLEMENT, repo="acme/shop", number=7), by="test", rule="a-rule")
+        tx.keep_session("dev:acme/shop:7", "talk-1", instance="dev-alpha", task=1)
+    with serve(forge) as url:
+        here.reads(url)
+        here.answer()
+    first, second = _tasks(here)
+    with here.house.store.reading() as tx:
+        ran, kept = tx.work("acme/shop", 7).past[-1].agent_ran, tx.session("dev:acme/shop:7")
+
+    assert (first.state, first.reason) == (State.SUPERSEDED, "the work goes on in #21")
+    assert (ran, kept) == (False, "talk-1")
+    assert (second.request.kind, second.request.number) == (Kind.ADDRESS_REVIEW, 21)
+    assert second.rule == f"in place of {first.id}"
+    assert second.created_at == first.finished_at
+    assert ("dev-alpha", second.id) in here.bell.rung
+
+
+def test_a_branch_that_no_worker_takes_fails_its_task_with_a_sentence(bench: Open, forge: FakeWriter) -> None:
+    here = bench()
+    forge.pull(21, base="main.lock")
+    with serve(forge) as url:
+        here.reads(url)
+        task = here.run_one(kind=Kind.FIX_CI, number=21, repo="acme/shop")
+
+    assert task.state is State.FAILED
+    assert "main.lock" in task.reason
+    assert "error in forgepool" not in task.reason
+
+
 class _Ordered:
     """A lease whose orders come when a test gives them."""
 
