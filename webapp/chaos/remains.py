@@ -24,6 +24,9 @@ BELONGS = tuple(
         r"state/valkey/appendonlydir/appendonly\.aof(\.\d+\.(base\.rdb|incr\.aof)|\.manifest)",
         r"state/runs/\d+/(prompt\.md|result\.json)",
         r"state/checkouts/\.forgepool/askpass",
+        # The next one to wait for a turn takes away the ticket of one who was killed.
+        r"state/checkouts/\.forgepool/mirrors/\.turns/acme/widgets/(door|\d{12})",
+        r"state/checkouts/\.forgepool/mirrors/acme/widgets\.git/(?!.*(\.lock|/tmp_[^/]*)$).+",
         r"state/checkouts/[a-z-]+/acme/widgets/(?!\.git/).+",
         r"state/checkouts/[a-z-]+/acme/widgets/\.git/(?!.*(\.lock|/tmp_[^/]*|forgepool-unready)$).+",
     )
