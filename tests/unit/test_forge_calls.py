@@ -59,7 +59,9 @@ def test_a_forgejo_of_somebody_s_own_making_is_known_by_its_own_call(answers: An
     assert forge.info().is_forgejo
 
 
-@pytest.mark.parametrize("told", [says(200, text="<html>log in"), says(404), says(303, Location="/"), says(200, {})])
+@pytest.mark.parametrize(
+    "told", [says(200, text="<html>log in"), says(404, {"version": "1"}), says(303, Location="/"), says(200, {})]
+)
 def test_a_gitea_is_no_forgejo(answers: Answers, forge: Forge, told: httpx.Response) -> None:
     introduce(answers, "1.25.2", forgejo=told)
 

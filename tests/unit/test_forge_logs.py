@@ -106,6 +106,7 @@ def test_the_log_of_another_job_is_not_read(answers: Answers) -> None:
         f"{URL}/acme/shop/issues/7",
         f"{URL}/api/v1/admin/users",
         "https://[broken",
+        f"javascript:{JOB}",
         "javascript:alert(1)",
     ],
 )
