@@ -272,17 +272,23 @@ class Forge(ForgeHttp):
     # --- people -------------------------------------------------------------------------------
 
     def can_write(self, repo: str, login: str) -> bool:
-        """Tell whether an account may write to a repository."""
+        """Tell whether an account may write to a repository. Raises NotAllowed where only an administrator is told."""
         try:
             return self._one(repo_path(repo, "collaborators", login, "permission"), read.is_writer)
         except NotThere:
             return False
-        except NotAllowed:
+        except NotAllowed as error:
             # routers/api/v1/repo/collaborators.go: only administrators may ask about others. Everybody may ask whom
-            # issues can be assigned to: those who may write (models/repo/user_repo.go, GetRepoAssignees).
+            # issues can be assigned to (models/repo/user_repo.go, GetRepoAssignees): in a person's repository those who
+            # may write, its owner among them; in an organisation's also members of teams that may only read.
             path = repo_path(repo, "assignees")
-            writers = [read.read(read.login, one, f"GET {path}") for one in self.get(path) or ()]
-            return login.lower() in {writer.lower() for writer in writers}
+            writers = {read.read(read.login, one, f"GET {path}").lower() for one in self.get(path) or ()}
+            if repo.partition("/")[0].lower() in writers:
+                return login.lower() in writers
+            remedy = (
+                f"in an organisation the account that reads must be an administrator of {repo} to ask who may write"
+            )
+            raise NotAllowed(f"{error}; {remedy}", call=error.call, status=error.status) from None
 
     def failing_log(self, repo: str, status: Status) -> str | None:
         """Return the end of the log of a failed check; None: it could not be had."""

@@ -227,9 +227,18 @@ def test_who_is_no_administrator_asks_whom_issues_can_be_assigned_to(
 ) -> None:
     """Forgejo tells the rights of others to administrators only, which the accounts of agents are not."""
     answers.on(f"GET {HERE}/collaborators/{login}/permission", says(403, {"message": "Only admins can query"}))
-    answers.on(f"GET {HERE}/assignees", says(200, [{"login": "ada"}, {"login": "dev"}]))
+    answers.on(f"GET {HERE}/assignees", says(200, [{"login": "ada"}, {"login": "acme"}]))
 
     assert forge.can_write(REPO, login) is may
+
+
+def test_in_an_organisation_whom_issues_can_be_assigned_to_proves_nothing(answers: Answers, forge: Forge) -> None:
+    """The list has members of teams that may only read, and they could have given orders."""
+    answers.on(f"GET {HERE}/collaborators/ada/permission", says(403, {"message": "Only admins can query"}))
+    answers.on(f"GET {HERE}/assignees", says(200, [{"login": "ada"}]))
+
+    with pytest.raises(NotAllowed, match="administrator of acme/shop"):
+        forge.can_write(REPO, "ada")
 
 
 # --- writing -------------------------------------------------------------------------------------
