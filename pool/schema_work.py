@@ -129,7 +129,7 @@ orders = Table(
     Column("done_at", Moment),
     Column("answer", Text, nullable=False, server_default=""),
     Index("uq_orders_comment", "repo", "comment", "line", unique=True),
-    Index("ix_orders_due", "due_at", "id", sqlite_where=_UNDONE, postgresql_where=_UNDONE),
+    Index("ix_orders_due", "id", "due_at", sqlite_where=_UNDONE, postgresql_where=_UNDONE),
     Index("ix_orders_done", "done_at", "id", sqlite_where=_DONE, postgresql_where=_DONE),
     Index("ix_orders_subject", "repo", "number", "id"),
     sqlite_autoincrement=True,

@@ -43,7 +43,7 @@ class EffectVerbs(RunVerbs):
         if not again:
             return False
         due_at = self.after(after_s)
-        if known.done_at is None and known.given_up_at is None and known.tries == 0:
+        if known.done_at is None and known.given_up_at is None:
             due_at = min(due_at, known.due_at)
         anew = {"body": dict(body or {}), "version": known.version + 1, "due_at": due_at, "type": type_name}
         anew |= {"done_at": None, "given_up_at": None, "tries": 0, "error": "", "task": task or known.task}

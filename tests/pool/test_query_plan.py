@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
+from pool.lanes import Merge, MergeState
 from pool.model import Evidence, Kind
 from pool.states import LIVE, InstanceState, Move, State
 from pool.store import Claim, Store, Tx
@@ -38,6 +39,9 @@ _FINE = re.compile(
     r"|SCAN tasks USING INDEX (ix_tasks_leases|ix_tasks_unpublished|ix_tasks_dead)"
     r"|SCAN instances USING INDEX ix_instances_waiting"
     r"|COMPOUND QUERY|LEFT-MOST SUBQUERY|UNION ALL"
+    r"|SCAN merges USING (COVERING )?INDEX (ix_merges_open|uq_merges_lane)|SCAN orders USING INDEX ix_orders_due"
+    # Of what was found by an index: what is open, due, or about one issue.
+    r"|USE TEMP B-TREE FOR .*ORDER BY"
 )
 
 Act = Callable[[Tx], Any]
@@ -125,6 +129,70 @@ OLD: dict[str, tuple[Act, set[str]]] = {
     "delete tasks": (lambda tx: tx.delete_tasks([1, 2], LONG_AGO), {"ix_tasks_subject"}),
     "deliveries": (lambda tx: tx.old_deliveries(LONG_AGO, limit=200), {"ix_deliveries_received_at"}),
     "delete deliveries": (lambda tx: tx.delete_deliveries([1, 2], LONG_AGO), set()),
+    "work": (
+        lambda tx: tx.old_work(LONG_AGO, limit=200),
+        {"ix_merges_ended", "ix_effects_done", "ix_effects_given_up", "ix_orders_done", "ix_trail_at"},
+    ),
+}
+PULL = 100_000
+_ABOUT: dict[str, Any] = {"repo": "acme/shop", "number": PULL}
+
+
+def _parked(tx: Tx) -> Merge:
+    return next(merge for merge in tx.list_merges(only_open=True) if merge.state is MergeState.PARKED)
+
+
+def _work_since_a_reset(tx: Tx) -> None:
+    tx.reset_caps(**_ABOUT)
+    tx.work(**_ABOUT)
+
+
+def _look(tx: Tx) -> None:
+    tx.begin_look(**_ABOUT)
+    tx.end_look(**_ABOUT)
+
+
+#: What the loop of the workflow asks and writes, each second or for each issue, and the indexes that it goes by.
+LOOP: dict[str, tuple[Act, set[str]]] = {
+    "looks that are due": (lambda tx: tx.due_looks(), {"ix_work_look_at"}),
+    "orders that are due": (lambda tx: tx.due_orders(), {"ix_orders_due"}),
+    "merges that are due": (lambda tx: tx.due_merges(), {"ix_merges_open"}),
+    "effects that are owed": (lambda tx: tx.owed_effects(), {"ix_effects_owed"}),
+    "merges that are open": (lambda tx: tx.list_merges(only_open=True), {"ix_merges_open"}),
+    "lanes that are free": (lambda tx: tx.free_lanes(), {"ix_merges_open", "uq_merges_lane"}),
+    "work": (
+        lambda tx: tx.work(**_ABOUT),
+        {"ix_work_issue", "ix_tasks_subject", "ix_tasks_ran", "ix_effects_subject", "ix_merges_pull"},
+    ),
+    "work, since a reset": (
+        _work_since_a_reset,
+        {"ix_work_issue", "ix_tasks_subject", "ix_tasks_ran", "ix_effects_subject", "ix_merges_pull"},
+    ),
+    "family": (lambda tx: tx.family(**_ABOUT), {"ix_work_issue"}),
+    "who holds it": (lambda tx: tx.held_by(**_ABOUT), set()),
+    "the trail": (lambda tx: tx.list_trail("acme/shop", [PULL, PULL + 1]), {"ix_trail_subject"}),
+    "tell": (lambda tx: tx.tell(**_ABOUT, source="look", what="wait", why="now"), {"ix_trail_subject"}),
+    "wish for a look": (lambda tx: tx.look_later(**_ABOUT, why="poll"), set()),
+    "a look": (_look, set()),
+    "take an order": (
+        lambda tx: tx.take_order(**_ABOUT, comment=PULL, line=0, verb="retry", argument="", by="x", delivery=None),
+        {"uq_orders_comment"},
+    ),
+    "orders of an issue": (lambda tx: tx.list_orders(**_ABOUT), {"ix_orders_subject"}),
+    "enter a lane": (
+        lambda tx: tx.enter_lane("acme/shop", "main", PULL + 9, head_sha="a", approved_at=tx.now),
+        {"uq_merges_pull"},
+    ),
+    "the next in a lane": (
+        lambda tx: tx.next_in_lane("acme/shop", "free"),
+        {"uq_merges_lane", "ix_merges_open"},
+    ),
+    "hurry a merge": (lambda tx: tx.hurry_merge(**_ABOUT), {"uq_merges_pull"}),
+    "go on with a merge": (lambda tx: tx.unpark(_parked(tx).id), {"ix_merges_open"}),
+    "owe anew": (lambda tx: tx.owe("report:live", "report", **_ABOUT, type_name="dev", again=True), {"uq_effects_key"}),
+    "note an effect": (lambda tx: tx.note_effect(tx.owed_effects()[0], ref="1"), {"ix_effects_owed"}),
+    "effects of an issue": (lambda tx: tx.list_effects(**_ABOUT), {"ix_effects_subject"}),
+    "merges of a pull request": (lambda tx: tx.list_merges(**_ABOUT), {"ix_merges_pull"}),
 }
 #: The foreign keys' own look-ups.
 _KEYS = {"ix_task_events_task", "ix_tasks_delivery"}
@@ -144,6 +212,21 @@ def test_a_verb_looks_up_by_its_indexes_and_reads_no_table_through(
     found = {name for line in lines for name in re.findall(r"(?:ix|uq)_\w+", line)}
     assert [line for line in lines if not _FINE.fullmatch(line)] == []
     assert found - _KEYS == expected
+
+
+@pytest.mark.parametrize("act", LOOP)
+def test_the_loop_of_the_workflow_looks_up_by_its_indexes_however_much_has_ended(
+    stores: dict[tuple[int, int], Store], act: str
+) -> None:
+    do, expected = LOOP[act]
+
+    with drive.undone(stores[40, 100_000]) as tx, _plans(tx.connection.engine) as plans:
+        do(tx)
+
+    lines = [line for plan in plans.values() for line in plan]
+    assert [line for line in lines if not _FINE.fullmatch(line)] == []
+    assert {name for line in lines for name in re.findall(r"(?:ix|uq)_\w+", line)} - _KEYS == expected
+    assert _steps(stores[40, 100_000], do) == _steps(stores[40, 0], do)
 
 
 @pytest.mark.parametrize("states", [LIVE, {State.QUEUED}, {State.RUNNING}])
@@ -203,7 +286,10 @@ def test_what_the_reconciler_counts_is_read_from_what_is_live(stores: dict[tuple
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[int, int], Store]]:
     """Return databases by the size of the pool and of the history. Tests leave nothing in them."""
-    made = {size: _build(tmp_path_factory.mktemp("sizes"), *size) for size in ((40, 0), (40, 20_000), (4000, 0))}
+    made = {
+        size: _build(tmp_path_factory.mktemp("sizes"), *size)
+        for size in ((40, 0), (40, 20_000), (40, 100_000), (4000, 0))
+    }
     yield made
     for store in made.values():
         store.close()
@@ -212,11 +298,17 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[int,
 def _build(folder: Path, pool: int, history: int) -> Store:
     store = new_store(folder, Clock())
     with store.writing() as tx:
+        # SQLite looks through these for the next id: in the same order, whatever is filled first.
+        tx.connection.exec_driver_sql(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT name, 0 FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'"
+        )
         fill_pool(tx.connection, "dev", pool)
         for i in (38, 39):
             tx.set_instance(f"dev-{i:06}", match_labels=[f"label-{i}"])
         fill_history(tx.connection, "dev", history, instances=pool)
         fill_deliveries(tx.connection, history)
+        _fill_work(tx.connection, history)
+        _live_work(tx)
         tx.connection.exec_driver_sql("UPDATE pools SET cursor = NULL")
     # One runs, one waits in the session that is asked for, others wait.
     drive.dispatch(store, number=100_000)
@@ -228,6 +320,44 @@ def _build(folder: Path, pool: int, history: int) -> Store:
     with store.writing() as tx:
         tx.keep_session(SESSION, "s", instance="dev-000001", task=run.task.id)
     return store
+
+
+#: What the workflow has ended, and what it knows of issues and pull requests: columns and values of row number i.
+_ENDED = {
+    "merges (state, base, head_sha, approved_sha, approved_at, entered_at, changed_at, ended_at, ": (
+        "'merged', 'main', 'a', 'a', i, i, i, i, "
+    ),
+    "effects (key, kind, type, body, due_at, created_at, done_at, given_up_at, ": (
+        "'old-' || i, 'report', 'dev', '{}', i, i, CASE i % 2 WHEN 0 THEN i END, CASE i % 2 WHEN 1 THEN i END, "
+    ),
+    'orders (comment, line, verb, "by", created_at, due_at, done_at, ': "i, 0, 'retry', 'x', i, i, i, ",
+    "trail (at, source, what, why, ": "i, 'look', 'wait', i, ",
+}
+_COUNT = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count})"
+_OF_5000 = "'acme/shop', i % 5000 + 1 FROM n"
+
+
+def _fill_work(connection: Connection, count: int) -> None:
+    """Add what the workflow has ended: at least one row of each kind, beside which others are found."""
+    counted = _COUNT.format(count=max(1, count))
+    for table, values in _ENDED.items():
+        connection.exec_driver_sql(f"INSERT INTO {table}repo, number) {counted} SELECT {values}{_OF_5000}")
+    connection.exec_driver_sql(f"INSERT INTO work (issue, repo, number) {counted} SELECT i, {_OF_5000} WHERE i < 5000")
+
+
+def _live_work(tx: Tx) -> None:
+    """Add what is still to be done: a lane that is taken, one that is free, and one of each of the rest."""
+    for number, base in ((PULL, "main"), (PULL + 1, "main"), (PULL + 2, "free")):
+        tx.note_work("acme/shop", number, issue=PULL - 1)
+        tx.enter_lane("acme/shop", base, number, head_sha="a", approved_at=tx.now)
+        tx.look_later("acme/shop", number, why="webhook")
+        tx.tell("acme/shop", number, source="look", what="wait", why="")
+    merge = tx.next_in_lane("acme/shop", "main")
+    assert merge is not None
+    tx.park(merge.id, link=1, why="", look_after_s=0)
+    tx.take_order(**_ABOUT, comment=0, line=1, verb="retry", argument="", by="x", delivery=None)
+    for kind in ("report", "ask"):
+        tx.owe(f"{kind}:live", kind, **_ABOUT, type_name="dev")
 
 
 @contextmanager
