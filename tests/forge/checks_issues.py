@@ -161,6 +161,20 @@ def whoever_may_write_can_be_assigned_and_everybody_may_ask_who_that_is(w: World
     logins = {user["login"] for user in w.dev.get(f"{w.api}/assignees")}
 
     assert {w.owner.login, w.dev.login, w.reviewer.login} <= logins
+    # An order of somebody in this list is obeyed.
+    assert not {w.reader.login, w.stranger.login} & logins
+
+
+@check()
+def a_folder_is_a_list_of_what_is_in_it_without_the_contents(w: World) -> None:
+    w.commit("feature", "teas/green.txt", "a\n")
+    w.commit("feature", "teas/old/black.txt", "bc\n")
+    listed = w.dev.get(f"{w.api}/contents/teas", ref="feature")
+
+    found = [(one["name"], one["path"], one["type"], one["content"]) for one in listed]
+    assert sorted(found) == [("green.txt", "teas/green.txt", "file", None), ("old", "teas/old", "dir", None)]
+    assert w.dev.get(f"{w.api}/contents/teas/green.txt", ref="feature")["content"] == "YQo="
+    assert w.dev.call("GET", f"{w.api}/contents/no-teas", ref="feature").status_code == 404
 
 
 @check()

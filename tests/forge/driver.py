@@ -58,13 +58,27 @@ class Account:
         self._client.close()
 
 
+Connect = Callable[[dict[str, str] | None, tuple[str, str] | None], httpx.Client]  #: by headers, or login and password
+
+
+def move_in(root: Account, connect: Connect, login: str) -> Account:
+    """Let an administrator make an account, and the account a token."""
+    password = secrets.token_hex(16)
+    body = {"username": login, "email": f"{login}@example.org", "password": password, "must_change_password": False}
+    root.ask("POST", "/admin/users", body, status=201)
+    with connect(None, (login, password)) as client:
+        answer = client.post(f"/api/v1/users/{login}/tokens", json={"name": "tests", "scopes": list(SCOPES)})
+    assert answer.status_code == 201, answer.text
+    return Account(login, connect({"Authorization": f"token {answer.json()['sha1']}"}, None))
+
+
 @dataclass(kw_only=True)
 class Town:
     """A forge with five accounts, made for one run of the tests."""
 
     url: str
     root: Account
-    connect: Callable[[dict[str, str] | None, tuple[str, str] | None], httpx.Client]
+    connect: Connect
     listener: Listener
     standin: StandInForge | None = None
     accounts: dict[str, Account] = field(default_factory=dict)
@@ -97,17 +111,8 @@ class Town:
 
     def _settle(self) -> Self:
         for role in ("owner", "dev", "reviewer", "reader", "stranger"):
-            self.accounts[role] = self._move_in(f"t-{role}-{secrets.token_hex(4)}")
+            self.accounts[role] = move_in(self.root, self.connect, f"t-{role}-{secrets.token_hex(4)}")
         return self
-
-    def _move_in(self, login: str) -> Account:
-        password = secrets.token_hex(16)
-        body = {"username": login, "email": f"{login}@example.org", "password": password, "must_change_password": False}
-        self.root.ask("POST", "/admin/users", body, status=201)
-        with self.connect(None, (login, password)) as client:
-            answer = client.post(f"/api/v1/users/{login}/tokens", json={"name": "tests", "scopes": list(SCOPES)})
-        assert answer.status_code == 201, answer.text
-        return Account(login, self.connect({"Authorization": f"token {answer.json()['sha1']}"}, None))
 
     @contextmanager
     def world(self) -> Iterator["World"]:

@@ -9,11 +9,11 @@ PAUSE_S = 0.01
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], timeout_s: float = 10.0) -> T:
+def wait_until(condition: Callable[[], T], timeout_s: float = 10.0, *, pause_s: float = PAUSE_S) -> T:
     """Return the first true value of `condition`; fail when there is none within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not true within {timeout_s} s: {getattr(condition, '__name__', condition)}")
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
     return value

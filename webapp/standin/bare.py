@@ -44,6 +44,16 @@ class CommitInfo:
         return self.message.partition("\n")[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A file or a folder in a commit."""
+
+    path: str
+    is_folder: bool
+    sha: str
+    size: int  #: in bytes; of a folder 0
+
+
 class BareRepo:
     """A bare repository on disk; all writes go straight to its objects and refs.
 
@@ -134,6 +144,12 @@ class BareRepo:
         """Return sha and text of a file in a commit; None: it is not there."""
         sha = self._git("rev-parse", "--verify", "--quiet", f"{commit}:{name}", okay=(0, 1, 128))
         return (sha, self._git("cat-file", "blob", sha)) if sha else None
+
+    def entries(self, commit: str, folder: str) -> list[Entry]:
+        """Return what is in a folder of a commit, by name; nothing: there is no such folder."""
+        listed = self._git("ls-tree", "-z", "--long", commit, f"{folder.rstrip('/')}/")
+        found = (line.partition("\t") for line in listed.split("\0") if line)
+        return [_entry(words.split(), path) for words, _, path in found]
 
     def files(self, commit: str) -> dict[str, str]:
         """Return the text of all files of a commit."""
@@ -260,6 +276,12 @@ def _data(text: str) -> str:
 def _quoted(name: str) -> str:
     """Return a path as git's fast-import wants one that may contain anything."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _entry(words: list[str], path: str) -> Entry:
+    """Read the mode, type, sha and size that `git ls-tree --long` prints before a path."""
+    _, kind, sha, size = words
+    return Entry(path=path, is_folder=kind == "tree", sha=sha, size=int(size) if size.isdigit() else 0)
 
 
 def _parse(sha: str, text: str) -> CommitInfo:

@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Any
 
-from webapp.standin.bare import CommitInfo
+from webapp.standin.bare import CommitInfo, Entry
 from webapp.standin.records import Repo
 from webapp.standin.refusals import Refusal, Unprocessable, broken, forbidden, not_found
 from webapp.standin.rest import Call, Reply, Routes
@@ -145,10 +145,13 @@ def _branch(call: Call, repo: Repo, name: str) -> Any:
 
 @routes("GET", f"{REPO}/contents/<path:file>")
 def content(call: Call, owner: str, name: str, file: str) -> Reply:
-    """Return a file."""
+    """Return a file, or what is in a folder."""
     repo = call.repo(owner, name)
-    ref = call.arg("ref") or repo.default_branch
-    return Reply(200, _content(call, repo, file, commit_of(repo, ref).sha))
+    commit = commit_of(repo, call.arg("ref") or repo.default_branch).sha
+    entries = repo.git.entries(commit, file)
+    if entries:
+        return Reply(200, [_listed(call, repo, entry, commit) for entry in entries])
+    return Reply(200, _content(call, repo, file, commit))
 
 
 @routes("POST", f"{REPO}/contents/<path:file>")
@@ -188,14 +191,21 @@ def _content(call: Call, repo: Repo, file: str, commit: str) -> Any:
     if found is None:
         raise not_found()
     sha, text = found
+    content = base64.b64encode(text.encode()).decode()
+    entry = Entry(path=file, is_folder=False, sha=sha, size=len(text.encode()))
+    return _listed(call, repo, entry, commit) | {"encoding": "base64", "content": content}
+
+
+def _listed(call: Call, repo: Repo, entry: Entry, commit: str) -> dict[str, Any]:
+    """Return what a list says: all but the content (services/repository/files/content.go, GetContentsOrList)."""
     return {
-        "name": file.rpartition("/")[2],
-        "path": file,
-        "sha": sha,
+        "name": entry.path.rpartition("/")[2],
+        "path": entry.path,
+        "sha": entry.sha,
         "last_commit_sha": commit,
-        "type": "file",
-        "size": len(text.encode()),
-        "encoding": "base64",
-        "content": base64.b64encode(text.encode()).decode(),
-        "url": f"{call.forge.url}/api/v1/repos/{repo.full_name}/contents/{file}",
+        "type": "dir" if entry.is_folder else "file",
+        "size": entry.size,
+        "encoding": None,
+        "content": None,
+        "url": f"{call.forge.url}/api/v1/repos/{repo.full_name}/contents/{entry.path}",
     }
