@@ -11,14 +11,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, MetaData, inspect, select
 from sqlalchemy.exc import OperationalError
 
 from pool import migrate
 from pool.errors import SchemaError
 from pool.schema import metadata
+from pool.states import Move
 from pool.store import Store
 from pool.store.engine import WRITE
+from tests.helpers.databases import POSTGRES, Database
 from tests.pool import drive
 from tests.pool.processes import PROCESSES, Crew, upgrade_once
 
@@ -119,6 +121,104 @@ def test_the_first_schema_can_be_taken_down_again(empty: Store) -> None:
         command.downgrade(migrate.config(connection), "base")
 
     assert _tables(empty.engine) == {"alembic_version"}
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRES else [])])
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Return a store of the schema before the workflow, with a task in each situation."""
+    database = Database(request.param)
+    opened = Store.open(database.url or f"sqlite:///{tmp_path}/older.db")
+    _go_to(opened.engine, "0002")
+    for statement in _OLDER:
+        _run(opened.engine, statement)
+    yield opened
+    opened.close()
+    database.close()
+
+
+_TASK = """INSERT INTO tasks (position, type, instance, state, kind, repo, number, session_key, request, reason,
+created_at, started_at, finished_at, evidence, agent_pid, agent_started, fence, lease_until, delivery) VALUES """
+_REQUEST = '{"kind": "implement", "repo": "acme/shop", "number": 7, "labels": []}'
+_EVIDENCE = '{"head_before": "a", "head_after": "b", "notes": []}'
+_ABOUT = f"'implement', 'acme/shop', 7, 'dev:acme/shop:7', '{_REQUEST}', ''"
+_OLDER = (
+    """INSERT INTO instances (name, type, state, queued, running, created_at, updated_at)
+    VALUES ('dev-alpha', 'dev', 'active', 1, 1, 1, 1)""",
+    """INSERT INTO deliveries (received_at, source, signed, verdict, status, reason)
+    VALUES (1, 'forgejo', TRUE, 'accepted', 202, '')""",
+    f"{_TASK} (1, 'dev', 'dev-alpha', 'succeeded', {_ABOUT}, 1, 1, 2, '{_EVIDENCE}', NULL, NULL, 1, NULL, 1)",
+    f"{_TASK} (2, 'dev', NULL, 'failed', {_ABOUT}, 2, NULL, 2, NULL, NULL, NULL, NULL, NULL, 1)",
+    f"{_TASK} (3, 'dev', 'dev-alpha', 'dead_lettered', {_ABOUT}, 3, NULL, 3, NULL, NULL, NULL, NULL, NULL, 1)",
+    f"{_TASK} (4, 'dev', 'dev-alpha', 'running', {_ABOUT}, 4, 5, NULL, NULL, 77, 0.5, 2, 99, 1)",
+    f"{_TASK} (5, 'dev', 'dev-alpha', 'queued', {_ABOUT}, 5, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1)",
+    "INSERT INTO task_events (task, at, event, \"by\", why) VALUES (1, 1, 'queued', 'webhook', '')",
+    "INSERT INTO subjects (repo, number, is_pull, state) VALUES ('acme/shop', 7, FALSE, 'open')",
+    """INSERT INTO sessions (key, session_id, instance, task, updated_at)
+    VALUES ('dev:acme/shop:7', 's', 'dev-alpha', 1, 2)""",
+)
+
+
+def test_a_deployment_that_is_at_work_gets_the_workflow_and_loses_nothing(older: Store) -> None:
+    before = _rows(older.engine)
+
+    assert migrate.upgrade(older.engine) == ("0002", migrate.head())
+
+    migrate.check(older.engine)
+    after = _rows(older.engine)
+    ran = {row["id"]: bool(row.pop("agent_ran")) for row in after["tasks"]}
+    assert {name: after[name] for name in before if name != "alembic_version"} == {
+        name: rows for name, rows in before.items() if name != "alembic_version"
+    }
+    assert ran == {1: True, 2: False, 3: False, 4: True, 5: False}
+    with older.writing() as tx:
+        assert tx.work("acme/shop", 7).chain == 2
+        assert tx.interrupt_run(4, fence=2, by="x", why="") is Move.INTERRUPT
+        tx.hold("acme/shop", 7, by="ada")
+        assert compare_metadata(MigrationContext.configure(tx.connection), metadata) == []
+    assert drive.claim(older, "dev-alpha").task.id == 5
+
+
+def test_the_workflow_can_be_taken_down_again_and_leaves_the_rest_as_it_was(older: Store) -> None:
+    before = _rows(older.engine)
+    indexes = _indexes(older.engine)
+    migrate.upgrade(older.engine)
+    with older.writing() as tx:
+        tx.enter_lane("acme/shop", "main", 8, head_sha="a", approved_at=tx.now)
+        tx.owe("report:x", "report", repo="acme/shop", number=7, type_name="dev")
+
+    _go_to(older.engine, "0002")
+
+    assert (_rows(older.engine), _indexes(older.engine)) == (before, indexes)
+    migrate.upgrade(older.engine)
+    with older.reading() as tx:
+        assert (tx.list_merges(), tx.list_effects(), tx.work("acme/shop", 7).chain) == ([], [], 2)
+
+
+def _go_to(engine: Engine, revision: str) -> None:
+    with engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
+        is_new = "alembic_version" not in inspect(connection).get_table_names()
+        (command.upgrade if is_new else command.downgrade)(migrate.config(connection), revision)
+
+
+def _rows(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Return everything that is stored, by table."""
+    with engine.connect() as connection:
+        found = MetaData()
+        found.reflect(connection)
+        return {
+            name: sorted((dict(row._mapping) for row in connection.execute(select(table))), key=str)
+            for name, table in found.tables.items()
+        }
+
+
+def _indexes(engine: Engine) -> list[tuple[str, ...]]:
+    """Return every index with its columns and its condition."""
+    look = inspect(engine)
+    found = [index for name in look.get_table_names() for index in look.get_indexes(name)]
+    return sorted(
+        (str(index["name"]), str(index["column_names"]), *(str(one) for one in index["dialect_options"].values()))
+        for index in found
+    )
 
 
 def _run(engine: Engine, statement: str) -> None:

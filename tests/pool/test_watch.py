@@ -243,6 +243,18 @@ def test_a_reset_counts_for_a_pull_request_that_is_opened_after_it(store: Store,
     assert [(_work(store, number).chain, _work(store, number).reset_at) for number in (ISSUE, PULL)] == [(1, reset)] * 2
 
 
+def test_a_reset_stays_with_a_pull_request_that_turns_out_to_be_for_another_issue(store: Store, clock: Clock) -> None:
+    _link(store, PULL)
+    _run(store, PULL)
+    clock.advance(1)
+    with store.writing() as tx:
+        tx.reset_caps(REPO, ISSUE)
+
+    _link(store, PULL, issue=19)
+
+    assert (_work(store, PULL).chain, _work(store, PULL).reset_at) == (0, clock.now)
+
+
 def test_what_waits_is_in_the_past_although_it_is_older_than_the_reset(store: Store, clock: Clock) -> None:
     _run(store)
     waits = drive.dispatch(store, number=ISSUE).task
