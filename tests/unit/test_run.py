@@ -406,7 +406,7 @@ def test_an_order_to_stop_while_the_proof_is_asked_for_is_no_failure_of_the_agen
         outcome = run.perform(here.engine, claimed, cast("RunLease", _Ordered(orders)))
 
     assert (outcome.move, outcome.why) == (move, "the worker shuts down")
-    assert outcome.evidence.exit_code == 0
+    assert (outcome.evidence.exit_code, outcome.evidence.proof) == (0, "dev has no pull request for #7")
 
 
 def test_a_proof_that_is_there_stays_one_when_the_order_to_stop_comes(bench: Open, forge: FakeWriter) -> None:
@@ -426,6 +426,7 @@ def test_a_proof_that_is_there_stays_one_when_the_order_to_stop_comes(bench: Ope
         outcome = run.perform(here.engine, claimed, cast("RunLease", _Ordered(orders)))
 
     assert outcome.move is Move.SUCCEED
+    assert outcome.looks == (21,)
 
 
 def test_what_became_something_else_is_replaced_in_the_record_of_its_end(bench: Open, forge: FakeWriter) -> None:
