@@ -8,6 +8,7 @@ import pytest
 from tests.forge import checks_hooks, checks_merges, checks_reviews
 from tests.forge.check import Function
 from tests.forge.driver import Town
+from tests.forge.street import Place, street
 from webapp.standin.forge import StandInForge
 
 
@@ -43,3 +44,14 @@ def test_checks_pass_over_a_socket_and_clean_up(served: StandInForge, function: 
 def test_a_wrong_token_is_told_at_once(served: StandInForge) -> None:
     with pytest.raises(AssertionError, match="the token of the real forge is not accepted"):
         Town.of_real(served.url, "wrong", "127.0.0.1")
+
+
+def test_a_set_up_that_fails_midway_leaves_nothing_on_the_forge(
+    served: StandInForge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(url=served.url, token=served.users["root"].token, host="nobody@nowhere", poll_s=1)
+
+    with pytest.raises(AssertionError, match="hook-url"), street(place, tmp_path / "pool", monkeypatch):
+        pytest.fail("such an address is refused")
+    assert set(served.users) == {"root"}
+    assert served.repos == {}
