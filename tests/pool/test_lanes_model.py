@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pool.errors import StaleMerge
 from pool.lanes import Merge, MergeState, MergeStep, Refusal
@@ -79,6 +79,14 @@ class LanesMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
         self.folder.cleanup()
+
+    @initialize(approved=st.lists(st.integers(0, 3), min_size=2, max_size=5), keys=st.sets(_keys))
+    def begin_with_a_queue(self, approved: list[int], keys: set[str]) -> None:
+        """Begin with a lane in which some wait: left to chance, few examples ever get that far."""
+        for number, ago_s in enumerate(approved, start=1):
+            self.enter("main", number, ago_s)
+        for key in sorted(keys):
+            self.owe(key, 0, 0)
 
     @rule(seconds=st.sampled_from([0.5, 1, 5, 60]))
     def wait(self, seconds: float) -> None:
