@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from pool.model import Candidate, Decision, Instance, LabelRule, Rule
+from pool.lanes import MergeStep
+from pool.model import Candidate, Decision, Instance, Kind, LabelRule, Rule, Task
 from pool.states import InstanceState
 
 
@@ -82,6 +83,46 @@ def short(decision: Decision) -> str:
     if decision.label_rule is LabelRule.MATCH:
         words += f", shares {', '.join(decision.shared)}"
     return words + (", paused" if decision.paused_only else "")
+
+
+#: How the rule of a task begins that was queued instead of another; its number follows.
+INSTEAD = "in place of "
+
+_LINKS = {
+    MergeStep.CHECK: "sees whether it may be merged",
+    MergeStep.UPDATE: "takes the base in",
+    MergeStep.SETTLE: "waits until the forge knows whether it can be merged",
+    MergeStep.MERGE: "merges it",
+    MergeStep.CONFIRM: "asks the forge whether it is merged",
+    MergeStep.CARE: "does what is to be done once it is merged",
+}
+
+
+def origin(task: Task, *, why: str = "") -> str:
+    """Tell why a task exists that no delivery asked for, in a sentence.
+
+    why: what the workflow said when it queued it; "": that is not known.
+    """
+    request, rule = task.request, task.rule
+    if request.kind is Kind.MERGE and request.step is not None:
+        return f"It is link {request.link} of merge {request.merge}, the one that {_LINKS[request.step]}."
+    if rule is None:
+        return f"It was dispatched by {next((event.by for event in task.history), 'hand')}."
+    if rule.startswith(INSTEAD):
+        return f"It was queued {_instead(rule)}, which the facts no longer asked for at its turn."
+    return f"A look at the forge met the rule {rule}{f': {why}' if why else ''}."
+
+
+def cause(task: Task) -> str:
+    """Tell the same in a few words."""
+    rule = task.rule
+    if rule is None:
+        return "hand"
+    return _instead(rule) if rule.startswith(INSTEAD) else f"rule {rule}"
+
+
+def _instead(rule: str) -> str:
+    return f"{INSTEAD}task {rule.removeprefix(INSTEAD)}"
 
 
 def _pool(decision: Decision) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.lanes import MergeStep
 from pool.model import Evidence, Kind, Request
 from pool.states import Move, State, Verdict
 from pool.store import Claim
@@ -221,6 +222,47 @@ def test_a_task_by_hand_names_the_hand(cli: Deployment) -> None:
     task = dispatch(cli)
 
     assert "(command line)." in cli.run("tasks", "explain", str(task)).stdout
+
+
+def test_a_task_that_the_workflow_began_tells_its_rule_and_its_reason(cli: Deployment) -> None:
+    """It once read as if it had been dispatched by somebody called look."""
+    with cli.store.writing() as tx:
+        tx.note_work("acme/shop", 8, issue=7)
+        tx.tell("acme/shop", 7, source="look", what="fix-ci", why="the checks of abc are red")
+        request = Request(kind=Kind.FIX_CI, repo="acme/shop", number=8)
+        tx.submit("dev", request, by="look", rule="fix-ci")
+        tx.submit("dev", request, by="look", rule="in place of 1")
+        tx.tell("acme/shop", 7, source="look", what="wait", why="task 1 runs")
+
+    reason = "A look at the forge met the rule fix-ci: the checks of abc are red."
+    assert reason in cli.run("explain", "1").stdout
+    assert cli.json("explain", "1")["origin"] == reason
+    assert "rule fix-ci" in cli.run("tasks", "show", "1").stdout
+    assert "It was queued in place of task 1" in cli.run("explain", "2").stdout
+    assert "in place of task 1" in cli.run("tasks", "show", "2").stdout
+
+
+def test_a_link_of_a_merge_tells_what_it_does_and_what_led_to_it(cli: Deployment) -> None:
+    with cli.store.writing() as tx:
+        delivery = tx.add_delivery(
+            source="forgejo",
+            event_type="pull_request_approved",
+            sender="alice",
+            signed=True,
+            verdict=Verdict.ACCEPTED,
+            status=202,
+            rule="approved",
+            reason="alice approved it",
+        )
+        for link, step in ((1, MergeStep.CHECK), (2, MergeStep.MERGE)):
+            request = Request(kind=Kind.MERGE, repo="acme/shop", number=8, merge=3, link=link, step=step)
+            tx.submit("dev", request, by="merge", rule=f"merge-{step}", delivery=delivery if link == 1 else None)
+
+    first, second = cli.run("explain", "1").stdout, cli.run("explain", "2").stdout
+
+    assert "It is link 1 of merge 3, the one that sees whether it may be merged." in first
+    assert "Delivery 1 (pull_request_approved by alice) met the rule approved: alice approved it." in first
+    assert "It is link 2 of merge 3, the one that merges it." in second
 
 
 def test_a_retry_names_what_it_repeats(cli: Deployment) -> None:

@@ -253,7 +253,7 @@ def explain(session: Session, task_id: int, *, as_json: bool) -> None:
     """Tell why a task exists, why it went to its instance, and why it is in its state."""
     with session.store() as store, store.reading() as tx:
         row = tx.task(task_id)
-        cause, around = _receipt(tx, row), _around(session, tx, row)
+        cause, around, said = _receipt(tx, row), _around(session, tx, row), _said(tx, row)
     if as_json:
         print_json(
             {
@@ -262,10 +262,11 @@ def explain(session: Session, task_id: int, *, as_json: bool) -> None:
                 "decision": row.decision and row.decision.to_json(),
                 "sentences": explanation.sentences(row.decision) if row.decision else [],
                 "cause": cause and shapes.receipt(cause),
+                "origin": explanation.origin(row, why=said) if cause is None else cause.reason,
             }
         )
     else:
-        taskview.tell(row, around, cause)
+        taskview.tell(row, around, cause, said=said)
 
 
 def _receipt(tx: Tx, row: Task) -> Receipt | None:
@@ -273,6 +274,15 @@ def _receipt(tx: Tx, row: Task) -> Receipt | None:
         return None if row.delivery is None else tx.delivery(row.delivery)
     except UnknownDelivery:
         return None
+
+
+def _said(tx: Tx, row: Task) -> str:
+    """Return the reason that the workflow gave when it queued a task; "": none is known."""
+    if row.rule is None:
+        return ""
+    lines = tx.list_trail(row.request.repo, tx.family(row.request.repo, row.request.number))
+    fitting = (line for line in reversed(lines) if line.source == "look" and line.at <= row.created_at)
+    return next((line.why for line in fitting if line.what == row.rule), "")
 
 
 def _around(session: Session, tx: Tx, row: Task) -> shapes.Around:

@@ -5,7 +5,7 @@ from datetime import datetime
 import click
 
 from pool import explain
-from pool.model import Task
+from pool.model import Kind, Task
 from pool.states import State
 from pool.store import Receipt
 from webapp.cli.output import Styled, duration, fields, heading, item, safe, sentence, state, when
@@ -64,11 +64,14 @@ def show(row: Task, around: Around, *, log_path: str | None) -> None:
         item(Styled(f"  {when(event.at)}", ""), f"{event.event} by {event.by}{why}")
 
 
-def tell(row: Task, around: Around, cause: Receipt | None) -> None:
-    """Print why a task exists, why it went where it went, what was tried, and why it is in its state."""
+def tell(row: Task, around: Around, cause: Receipt | None, *, said: str = "") -> None:
+    """Print why a task exists, why it went where it went, what was tried, and why it is in its state.
+
+    said: what the workflow gave as its reason; "": it is not known.
+    """
     click.echo(safe(f"Task {row.id}: {row.request.kind} {about(row)}"))
     heading("Why it exists")
-    sentence(_origin(row, cause), indent="  ")
+    sentence(_origin(row, cause, said), indent="  ")
     if row.decision is not None:
         heading(f"Why {row.instance}")
         for line in explain.sentences(row.decision):
@@ -112,16 +115,17 @@ def _lasted(started: datetime | None, finished: datetime | None) -> str:
     return f" after {duration((finished - started).total_seconds())}"
 
 
-def _origin(row: Task, cause: Receipt | None) -> str:
+def _origin(row: Task, cause: Receipt | None, said: str) -> str:
     if row.retry_of is not None:
         return f"It repeats task {row.retry_of}, whose run was lost{f'; rule {row.rule}' if row.rule else ''}."
     if cause is not None:
         what = " ".join(word for word in (cause.event_type, cause.action) if word)
         sender = f" by {cause.sender}" if cause.sender else ""
-        return f"Delivery {cause.id} ({what}{sender}) met the rule {row.rule}: {cause.reason}."
+        told = f"Delivery {cause.id} ({what}{sender}) met the rule {cause.rule or row.rule}: {cause.reason}."
+        return f"{explain.origin(row)} {told}" if row.request.kind is Kind.MERGE else told
     if row.delivery is not None:
         return f"Delivery {row.delivery} met the rule {row.rule}; its receipt is gone."
-    return f"It was dispatched by {next((event.by for event in row.history), 'hand')}."
+    return explain.origin(row, why=said)
 
 
 def _reason(row: Task, around: Around) -> str:
@@ -149,8 +153,8 @@ def _as_sentence(reason: str) -> str:
 
 def _cause(row: Task) -> str:
     if row.delivery is None:
-        return "hand"
-    return f"delivery {row.delivery}, rule {row.rule}"
+        return explain.cause(row)
+    return f"delivery {row.delivery}, {explain.cause(row)}"
 
 
 def _evidence(row: Task) -> None:

@@ -165,7 +165,7 @@ def _words(task: Task, event: TaskEvent) -> str:
     step = f" ({task.request.step})" if task.request.step else ""
     if event.event == QUEUED:
         why = f" ({explain.short(task.decision)})" if task.decision and task.decision.chosen in event.why else ""
-        cause = f"rule {task.rule}" if task.rule else f"by {event.by}"
+        cause = explain.cause(task) if task.rule else f"by {event.by}"
         return f"{task.request.kind}{step} {event.why}{why}, {cause}"
     if event.event == Move.CLAIM:
         return f"started on {event.by}"
