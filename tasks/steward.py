@@ -104,6 +104,7 @@ class Round:
             return look.look(self.engine, forge, due, policy=policy).rule != "unavailable"
         with self.engine.store.writing() as tx:
             tx.begin_look(due.repo, due.number)
+            tx.end_look(due.repo, due.number)
         return True
 
     def _look_again(self, due: Look) -> None:
