@@ -140,11 +140,17 @@ class Street:
 
     # --- what the forge shows --------------------------------------------------------------------
 
-    def is_closed(self, number: int) -> bool:
-        """Tell whether an issue is closed, and nothing is owed to the forge any more."""
+    def is_done(self, number: int) -> bool:
+        """Tell whether an issue is closed, no task is left, and nothing is owed to the forge any more.
+
+        The forge closes it at the merge. The store is read after that: until the after-care is noted, the merge has a
+        link that has not ended.
+        """
+        if self.owner.get(f"{self.api}/issues/{number}")["state"] != "closed":
+            return False
         with self.deployment.store.reading() as tx:
-            owed = tx.list_effects(only_owed=True, limit=1)
-        return bool(self.owner.get(f"{self.api}/issues/{number}")["state"] == "closed" and not owed)
+            ended = all(task.state.is_final for task in tx.list_tasks(repo=self.repo))
+            return ended and not tx.list_effects(only_owed=True, limit=1)
 
     def marks(self, number: int) -> list[str]:
         """Return the marks of our comments."""

@@ -52,7 +52,7 @@ def test_an_assigned_issue_becomes_a_merged_pull_request(street: Street) -> None
 
     with street.open() as house:
         street.assign(issue)
-        street.until(house, lambda: street.is_closed(issue))
+        street.until(house, lambda: street.is_done(issue))
 
     _assert_merged(street, issue)
     assert "failure" in street.told.values()
@@ -70,7 +70,7 @@ def test_the_same_comes_true_without_any_webhook(street: Street) -> None:
 
     with street.open() as house:
         street.assign(issue)
-        street.until(house, lambda: street.is_closed(issue))
+        street.until(house, lambda: street.is_done(issue))
 
     _assert_merged(street, issue)
     with street.deployment.store.reading() as tx:
@@ -92,7 +92,7 @@ def test_the_owner_steers_by_comments_and_a_stranger_does_not(street: Street) ->
         street.say(issue, "/forgepool go", by=street.stranger)
         street.until(house, lambda: orders(street.stranger.login))
         street.say(issue, "/forgepool go", by=street.owner)
-        street.until(house, lambda: street.is_closed(issue))
+        street.until(house, lambda: street.is_done(issue))
 
     _assert_merged(street, issue)
     (refused,) = orders(street.stranger.login)
