@@ -304,6 +304,12 @@ def _delete_branch(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
     return (404, {}) if forge.branches.pop(call.parts[0], None) is None else (204, None)
 
 
+def _assignees(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
+    """Answer as for an organisation's repository: its owner is nobody to whom an issue can be assigned."""
+    del call
+    return 200, [{"login": login} for login in sorted(forge.writers)]
+
+
 def _permission(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
     return 200, {"permission": "write" if call.parts[0] in forge.writers else "read"}
 
@@ -334,6 +340,7 @@ _ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/commits/(.+)/statuses", _statuses),
     ("GET", r"/branches/(.+)", _branch),
     ("DELETE", r"/branches/(.+)", _delete_branch),
+    ("GET", r"/assignees", _assignees),
     ("GET", r"/collaborators/(.+)/permission", _permission),
     ("GET", r"/user/repos", _repositories),
 )
