@@ -414,7 +414,12 @@ def test_a_lost_secret_is_made_anew(place: Place, house: SetupHouse) -> None:
 
 @pytest.mark.parametrize(
     ("option", "address"),
-    [("--forge", "forge.example"), ("--forge", "https://me:pw@forge.example"), ("--hook-url", "pool.example:8420")],
+    [
+        ("--forge", "forge.example"),
+        ("--forge", "https://me:pw@forge.example"),
+        ("--hook-url", "pool.example:8420"),
+        ("--hook-url", "http://no host:1"),
+    ],
 )
 def test_an_address_that_cannot_be_one_is_refused_before_anything_is_written(
     place: Place, option: str, address: str

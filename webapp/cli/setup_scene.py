@@ -171,7 +171,8 @@ def hook_url(settings: Settings, given: str | None) -> str | None:
 def check_address(option: str, value: str) -> None:
     """Refuse what is no address of a web server. Raises BadInput."""
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in value or not value.isprintable():
+    is_word = value.isprintable() and not any(map(str.isspace, value))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in value or not is_word:
         raise BadInput(option, redacted(value), "write it like https://forge.example.org")
 
 
