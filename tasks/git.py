@@ -107,9 +107,12 @@ def _helper(root: Path) -> Path:
     return program
 
 
-def write(path: Path, text: str, *, mode: int) -> None:
-    """Put a whole file in place at once, also where a link or a running reader is."""
-    handle, name = tempfile.mkstemp(dir=path.parent)
+def write(path: Path, text: str, *, mode: int, drafts: Path | None = None) -> None:
+    """Put a whole file in place at once, also where a link or a running reader is.
+
+    drafts: folder on the same disk where it is written first; None: that of the file.
+    """
+    handle, name = tempfile.mkstemp(dir=drafts or path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

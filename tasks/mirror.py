@@ -304,10 +304,12 @@ class Mirror:
         for name in _HARMFUL:
             with suppress(FileNotFoundError):
                 remove(self.path / name)
+        # Not in the mirror: whoever has the turn sweeps up there what he does not know.
+        drafts = self.path.parents[len(MIRRORS.parts)]
         head = self.path / "HEAD"
         if head.is_symlink() or not head.is_file() or head.read_bytes() != b"ref: refs/heads/none\n":
-            write(head, "ref: refs/heads/none\n", mode=0o600)
-        write(self.path / "config", _CONFIG, mode=0o600)
+            write(head, "ref: refs/heads/none\n", mode=0o600, drafts=drafts)
+        write(self.path / "config", _CONFIG, mode=0o600, drafts=drafts)
 
     def _tidy(self) -> None:
         """Sweep up what a killed git left. Only in one's turn: the locks of a running git look the same."""

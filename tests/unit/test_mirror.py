@@ -60,6 +60,24 @@ def test_a_new_mirror_is_empty_and_private_and_knows_after_a_fetch_what_the_forg
     assert (shared.tip("main"), shared.has(tip), shared.has("1" * 40)) == (tip, True, False)
 
 
+def test_whoever_has_the_turn_sweeps_up_nothing_that_another_is_writing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that opened the mirror in the moment of another's fetch lost its draft, and its task failed."""
+    shared = _open(place)
+    fdopen = os.fdopen
+
+    def meanwhile(*words: Any, **more: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdopen", fdopen)
+            shared.fetch()
+        return fdopen(*words, **more)
+
+    monkeypatch.setattr(os, "fdopen", meanwhile)
+
+    assert _open(place).tip("main") == _tip(place, "main")
+
+
 def test_a_fetch_by_name_brings_only_that_and_the_heads_of_pull_requests_by_their_own_ref(place: Place) -> None:
     head, _ = _push_away(place)
     number = place.forge.open_pull(REPO, "dev", "dev/7", "One")
