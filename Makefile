@@ -42,7 +42,8 @@ bench: $(READY) ## measure selection (up to 100,000 instances and a million fini
 
 soak: $(READY) ## the whole kill matrix, then the long form of the property and storm tests
 	@$(BIN)/forgepool chaos --long
-	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --ignore=tests/chaos/test_kill_matrix.py $(ARGS)
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
+	  --ignore=tests/chaos/test_kill_matrix.py $(ARGS)
 
 lock: $(READY) ## resolve the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet uv
