@@ -1,8 +1,9 @@
 """What we remember of the work on one issue or pull request. Pure: no I/O."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pool.lanes import Merge
 from pool.model import Kind
@@ -138,3 +139,23 @@ class Poll:
     polled_at: datetime | None = None
     comments_since: datetime | None = None
     error: str = ""
+
+
+class About(Protocol):
+    """Something about one issue or pull request."""
+
+    @property
+    def repo(self) -> str: ...  # noqa: D102
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+
+A = TypeVar("A", bound=About)
+
+
+def by_subject(items: Iterable[A]) -> list[tuple[tuple[str, int], list[A]]]:
+    """Return what is about the same issue or pull request together, each in the order in which it came."""
+    found: dict[tuple[str, int], list[A]] = {}
+    for item in items:
+        found.setdefault((item.repo, item.number), []).append(item)
+    return list(found.items())

@@ -4,7 +4,7 @@ Each effect is looked for on the forge before it is written: whoever was killed 
 there what he wrote. So it may be tried as often as need be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -17,6 +17,7 @@ from tasks.engine import Engine
 from tasks.forge import Forge, Forges
 from tasks.forge_values import OWN_CONTEXT
 from tasks.ledger_kinds import KINDS, Writing
+from tasks.patience import Patience
 from tasks.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -48,27 +49,40 @@ def owe_status(tx: Tx, engine: Engine, task: Task, *, state: str, sha: str) -> N
     tx.owe(key, "status", repo=repo, number=number, type_name=who, task=task.id, body=body, again=True)
 
 
-def settle(engine: Engine, forges: Forges, *, limit: int = 50, is_ours: Callable[[], bool] = lambda: True) -> int:
+def owed(engine: Engine, *, limit: int = 50) -> list[Effect]:
+    """Return what is due to be written, oldest first."""
+    with engine.store.reading() as tx:
+        return tx.owed_effects(limit=limit)
+
+
+def settle(
+    engine: Engine,
+    forges: Forges,
+    due: Iterable[Effect],
+    *,
+    patience: Patience | None = None,
+    is_ours: Callable[[], bool] = lambda: True,
+) -> int:
     """Write what is due to be written; return how much was.
 
-    is_ours: asked before each: whether this process is still the one that writes.
+    patience: with a forge that does not answer. is_ours: asked before each: whether this process is still the one that
+    writes.
     """
-    with engine.store.reading() as tx:
-        due = tx.owed_effects(limit=limit)
-    done = unanswered = 0
+    patience = patience or Patience(MOST_UNANSWERED)
+    done = 0
     for effect in due:
-        if not is_ours() or unanswered == MOST_UNANSWERED:
+        if patience.is_spent or not is_ours():
             break
         try:
             done += _settle_one(engine, forges, effect, is_ours)
         except ForgeUnavailable as error:
             _put_off(engine, effect, str(error), _pause_s(effect))
-            unanswered += 1
+            patience.note(is_answered=False)
         except LeaseLost as error:
             log.warning("effect left to others", effect=effect.key, why=str(error))
             break
         else:
-            unanswered = 0
+            patience.note(is_answered=True)
     return done
 
 

@@ -1,12 +1,12 @@
 """Orders that people give in comments, carried out: first whether they may, then what they want. Asks the forge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
 from pool.errors import ForgeError, ForgeUnavailable
 from pool.store import Tx
-from pool.work import Order
+from pool.work import Order, by_subject
 from tasks import report
 from tasks.dispatch import announce
 from tasks.engine import Engine
@@ -14,7 +14,7 @@ from tasks.forge import Forge
 from tasks.ledger import owe_report
 from tasks.order_deeds import DEEDS, Deed, explain_verbs, owe
 
-__all__ = ["carry_out", "due"]
+__all__ = ["carry_out", "carry_out_all", "due"]
 
 log = structlog.get_logger(__name__)
 
@@ -25,18 +25,26 @@ REFUSED_S, AWAY_S = 60.0, 86400.0
 YES, NO, WHAT = "+1", "-1", "confused"
 
 
-def due(engine: Engine, forge: Forge, *, limit: int = 20, is_ours: Callable[[], bool] = lambda: True) -> int:
-    """Carry out the orders that wait; return how many were.
+def due(engine: Engine, forge: Forge) -> int:
+    """Carry out the orders that wait; return how many were."""
+    with engine.store.reading() as tx:
+        waiting = tx.due_orders()
+    return sum(carry_out_all(engine, forge, some) for _, some in by_subject(waiting))
 
+
+def carry_out_all(
+    engine: Engine, forge: Forge, some: Iterable[Order], *, is_ours: Callable[[], bool] = lambda: True
+) -> int:
+    """Carry out orders about one issue or pull request, as they were given; return how many were.
+
+    The first that has to wait keeps those behind it waiting: "hold" and "go" in the wrong order are the opposite.
     is_ours: asked before each: whether this process is still the one that acts.
     """
-    with engine.store.reading() as tx:
-        waiting = tx.due_orders(limit=limit)
     done = 0
-    for order in waiting:
-        if not is_ours():
+    for order in some:
+        if not is_ours() or not carry_out(engine, forge, order):
             break
-        done += carry_out(engine, forge, order)
+        done += 1
     return done
 
 

@@ -1,15 +1,16 @@
 """The steward: the thread that drives the workflow beside the webhooks. One of a deployment leads; others stand by.
 
 It carries out orders, looks where a look is due, goes on with merges, writes what is owed to the forge, and asks the
-forge now and then for what no webhook told. It lives in the fleet's process and holds up nobody there. The fleet starts
-its children by exec only, so that no child inherits this thread's locks.
+forge now and then for what no webhook told. What waits for the forge is done by a crew of a few threads, about the same
+issue or pull request one after another: an answer that does not come holds up nothing else. It lives in the fleet's
+process and holds up nobody there. The fleet starts its children by exec only, so that no child inherits their locks.
 """
 
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self, TypeVar
@@ -18,11 +19,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from pool.errors import ForgepoolError
-from pool.work import Look
+from pool.work import Effect, Look, Order, by_subject
 from tasks import ledger, look, merge, orders, poll
+from tasks.crew import Crew, Job
 from tasks.engine import Engine
 from tasks.forge import Forge, Forges
 from tasks.forge_http import never
+from tasks.patience import Patience
 from tasks.situation import Policy
 
 __all__ = ["LEASE", "Round", "Steward"]
@@ -34,6 +37,8 @@ log = structlog.get_logger(__name__)
 #: Name of the lease that the leader holds.
 LEASE = "forge"
 PAUSE_S = 1.0
+#: Calls to the forge side by side, by what they are for.
+HANDS = {"order": 2, "look": 3, "effect": 3, "poll": 1}
 #: Looks of one round; what is left over waits for the next, and orders come first again.
 LOOKS = 8
 #: Looks in a row that a forge may leave unanswered; the rest of a round would only wait for it, too.
@@ -47,20 +52,23 @@ STOP_S = 5.0
 
 @dataclass(slots=True)
 class Round:
-    """The work of one process: what is due, done by whoever leads. Not for use by two threads at once."""
+    """The work of one process: what is due, done by whoever leads. `run` is not for two threads at once."""
 
     engine: Engine
     forges: Forges
     monotonic: Callable[[], float] = time.monotonic
     is_ending: Callable[[], bool] = never  #: whether the process wants to end: then nothing more is begun
+    crew: Crew = field(default_factory=Crew)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     failures: int = 0  #: steps that failed so far
+    _lock: threading.RLock = field(default_factory=threading.RLock)  #: of the lease and the failures
     _held_at: float | None = None
     _poll_at: float = float("-inf")
     _polled: set[str] = field(default_factory=set)
     _to_poll: list[str] = field(default_factory=list)
     _again_at: dict[str, float] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)  #: by step: what was logged of its last failure
+    _looks_given: int = 0  #: in this round
 
     @property
     def lease_s(self) -> float:
@@ -68,35 +76,74 @@ class Round:
         return max(self.engine.settings.service.worker_lease_s, 15.0)
 
     def run(self) -> bool:
-        """Do what is due, if this process leads; tell whether more is due at once."""
+        """Do what is due, if this process leads, or have it done; tell whether more is due at once."""
         if not self.is_ours():
             return False
         forge = self._step("forge", self.forges.main)
         if forge is None:
             return False
-        self._step("orders", lambda: orders.due(self.engine, forge, is_ours=self.is_ours))
-        is_more = self._step("looks", lambda: self._looks(forge))
+        self._looks_given = 0
+        for_looks, for_effects = Patience(MOST_UNANSWERED), Patience(ledger.MOST_UNANSWERED)
+        self._step("orders", lambda: self.crew.give("order", lambda: self._orders(forge)))
+        self._step("looks", lambda: self.crew.give("look", lambda: self._looks(forge, for_looks)))
         self._step("merges", lambda: merge.due(self.engine))
-        self._step("effects", lambda: ledger.settle(self.engine, self.forges, is_ours=self.is_ours))
-        self._step("poll", lambda: self._poll(forge))
-        return bool(is_more)
+        self._step("effects", lambda: self.crew.give("effect", lambda: self._effects(for_effects)))
+        self._step("poll", lambda: self.crew.give("poll", lambda: self._polls(forge)))
+        # A crew tells by itself when more may be due.
+        return self.crew.is_alone and self._looks_given == LOOKS and not for_looks.is_spent
 
-    def _looks(self, forge: Forge) -> bool:
-        """Make some of the looks that are due; tell whether there are more."""
-        policy = Policy.of(self.engine.settings)
+    def _orders(self, forge: Forge) -> Iterator[Job]:
+        """Find the orders that wait: those about one thing are a job, in the order in which they were given."""
+
+        def act(some: list[Order]) -> bool:
+            carry_out = partial(orders.carry_out_all, self.engine, forge, some, is_ours=self.is_ours)
+            return bool(self._step("order", carry_out))
+
         with self.engine.store.reading() as tx:
-            due = tx.due_looks(limit=LOOKS)
-        unanswered = 0
-        for one in due:
-            if not self.is_ours():
+            waiting = tx.due_orders()
+        for about, some in by_subject(waiting):
+            yield about, partial(act, some)
+
+    def _looks(self, forge: Forge, patience: Patience) -> Iterator[Job]:
+        """Find the looks that are due."""
+        policy = Policy.of(self.engine.settings)
+
+        def act(one: Look) -> bool:
+            if patience.is_spent or not self.is_ours():
                 return False
             is_answered = self._step("look", partial(self._look, forge, one, policy))
             if is_answered is None:
                 self._step("look again", partial(self._look_again, one))
-            unanswered = unanswered + 1 if is_answered is False else 0
-            if unanswered == MOST_UNANSWERED:
-                return False
-        return len(due) == LOOKS
+            patience.note(is_answered=is_answered is not False)
+            return is_answered is True
+
+        with self.engine.store.reading() as tx:
+            due = tx.due_looks(limit=LOOKS)
+        self._looks_given = len(due)
+        for one in due:
+            yield (one.repo, one.number), partial(act, one)
+
+    def _effects(self, patience: Patience) -> Iterator[Job]:
+        """Find what is owed to the forge."""
+
+        def act(some: list[Effect]) -> bool:
+            settle = partial(ledger.settle, self.engine, self.forges, some, patience=patience, is_ours=self.is_ours)
+            return bool(self._step("effect", settle))
+
+        for about, some in by_subject(ledger.owed(self.engine)):
+            yield about, partial(act, some)
+
+    def _polls(self, forge: Forge) -> Iterator[Job]:
+        """Tell whether it is time to ask about a repository."""
+
+        def act() -> bool:
+            self._step("poll", lambda: self._poll(forge))
+            return bool(self._to_poll)
+
+        now = self.monotonic()
+        is_due = self._to_poll or now >= self._poll_at or any(at <= now for at in self._again_at.values())
+        if is_due and self.engine.settings.service.forge_poll_s > 0:
+            yield "poll", act
 
     def _look(self, forge: Forge, due: Look, policy: Policy) -> bool:
         """Make one look; tell whether the forge answered."""
@@ -115,8 +162,6 @@ class Round:
     def _poll(self, forge: Forge) -> None:
         """Ask about one repository a round, so that nothing else waits for long."""
         every_s, now = self.engine.settings.service.forge_poll_s, self.monotonic()
-        if every_s == 0:
-            return
         again_s = min(every_s, POLL_AGAIN_S)
         if not self._to_poll and now >= self._poll_at:
             self._poll_at = now + again_s
@@ -142,15 +187,18 @@ class Round:
         except Exception as error:  # noqa: BLE001 - the edge of a thread: whatever it was, the workflow must go on
             self._failed(what, repr(error), error)
         else:
-            self._said.pop(what, None)
+            with self._lock:
+                self._said.pop(what, None)
             return done
         return None
 
     def _failed(self, what: str, why: str, error: Exception | None) -> None:
         """Log a failure; one that goes on round after round only once."""
-        self.failures += 1
-        if self._said.get(what) != why:
+        with self._lock:
+            self.failures += 1
+            is_news = self._said.get(what) != why
             self._said[what] = why
+        if is_news:
             log.error("step failed", step=what, why=why, failures=self.failures, exc_info=error)
 
     # --- who leads ----------------------------------------------------------------------------
@@ -159,6 +207,10 @@ class Round:
         """Take or keep the lease; tell whether it is ours."""
         if self.is_ending():
             return False
+        with self._lock:
+            return self._renew()
+
+    def _renew(self) -> bool:
         now, had = self.monotonic(), self._held_at is not None
         if self._held_at is not None and now - self._held_at < self.lease_s / 3:
             return True
@@ -235,11 +287,14 @@ class Steward:
     def _run(self) -> None:
         # A call that is tried again and again must neither outlive the lease nor let it end.
         with Forges(self._engine.settings, is_unwanted=lambda: not work.is_ours()) as forges:
-            work = Round(self._engine, forges, is_ending=self._end.is_set)
+            crew = Crew(HANDS, on_end=self._wake.set)
+            work = Round(self._engine, forges, is_ending=self._end.is_set, crew=crew)
             try:
                 while not self._end.is_set():
                     if not work.run():
                         self._wake.wait(self._pause_s)
                     self._wake.clear()
             finally:
+                # Whoever leads next must not find half of a call.
+                crew.wait()
                 work.close()

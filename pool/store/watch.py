@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 
 from pool.model import Kind
 from pool.schema import agent_has_run, is_live, tasks
@@ -175,9 +175,17 @@ class WatchVerbs(LaneVerbs):
         return order
 
     def due_orders(self, *, limit: int = 50) -> list[Order]:
-        """Return the orders that nobody has carried out, oldest first."""
-        query = select(*_ORDER).where(is_undone, orders.c.due_at <= self.now).order_by(orders.c.id).limit(limit)
-        return [_to_order(row) for row in self.connection.execute(query)]
+        """Return the orders that nobody has carried out, oldest first; none before an older one about the same."""
+        older = orders.alias()
+        waits = exists().where(
+            older.c.repo == orders.c.repo,
+            older.c.number == orders.c.number,
+            older.c.id < orders.c.id,
+            older.c.done_at.is_(None),
+            older.c.due_at > self.now,
+        )
+        query = select(*_ORDER).where(is_undone, orders.c.due_at <= self.now, ~waits).order_by(orders.c.id)
+        return [_to_order(row) for row in self.connection.execute(query.limit(limit))]
 
     def end_order(self, order: int, *, answer: str) -> bool:
         """Note what came of an order; False: somebody else has."""

@@ -24,13 +24,13 @@ from tasks.doorbell import CeleryBell
 from tasks.celery import app
 from tasks.engine import Engine
 from tasks.forge import Forges
-from tasks.ledger import settle
+from tasks.ledger import owed, settle
 from tasks.settings import Settings
 
 settings = Settings.load()
 engine = Engine.open(settings, CeleryBell(app))
 with Forges(settings) as forges:
-    settle(engine, forges)
+    settle(engine, forges, owed(engine))
 """
 
 

@@ -52,7 +52,7 @@ class Desk(Yard):
 
     def settle(self, **options: Any) -> int:
         """Write what is due."""
-        return ledger.settle(self.engine, self.forges, **options)
+        return ledger.settle(self.engine, self.forges, ledger.owed(self.engine), **options)
 
     def effect(self, key: str) -> Effect:
         """Return what the ledger knows of an effect."""

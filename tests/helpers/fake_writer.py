@@ -54,8 +54,10 @@ class FakeWriter:
     calls: list[tuple[str, str]] = field(default_factory=list)  #: method and path, all that were made
     failures: dict[str, list[Failure]] = field(default_factory=dict)  #: by "METHOD tail-of-path", one each
     always: dict[str, Failure] = field(default_factory=dict)  #: the same, for every call
+    on_arrival: Callable[[str], object] = lambda _: None  #: called with the path of each call; others are not held up
     on_call: Callable[[], object] = lambda: None  #: called before each call
     on_write: Callable[[], object] = lambda: None  #: called before each call that writes
+    _lock: threading.RLock = field(default_factory=threading.RLock)
     _ids: Iterator[int] = field(default_factory=lambda: iter(range(1, 10**6)))
 
     # --- what a test sets up and asks ---------------------------------------------------------
@@ -99,9 +101,15 @@ class FakeWriter:
         """Return the clients of a deployment, for this forge."""
         no_pause: dict[str, Any] = {"sleep": lambda _: None}
         pace = Pace(1e6, **no_pause)
-        return Forges(settings, pace=pace, transport=httpx.MockTransport(self.answer), **{**no_pause, **options})
+        return Forges(settings, pace=pace, transport=httpx.MockTransport(self.receive), **{**no_pause, **options})
 
     # --- HTTP ---------------------------------------------------------------------------------
+
+    def receive(self, request: httpx.Request) -> httpx.Response:
+        """Answer one of several requests that may come side by side."""
+        self.on_arrival(unquote(request.url.path))
+        with self._lock:
+            return self.answer(request)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Answer one request, or fail as asked for."""
@@ -369,8 +377,7 @@ def serve(forge: FakeWriter) -> Iterator[str]:
             told = httpx.Request(
                 self.command, f"http://forge{self.path}", headers=dict(self.headers.items()), content=content
             )
-            with lock:
-                answer = forge.answer(told)
+            answer = forge.receive(told)
             self.send_response(answer.status_code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer.content)))
@@ -382,7 +389,6 @@ def serve(forge: FakeWriter) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             del format, args
 
-    lock = threading.Lock()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="fake forge", daemon=True)
     thread.start()

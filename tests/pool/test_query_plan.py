@@ -155,7 +155,7 @@ def _look(tx: Tx) -> None:
 #: What the loop of the workflow asks and writes, each second or for each issue, and the indexes that it goes by.
 LOOP: dict[str, tuple[Act, set[str]]] = {
     "looks that are due": (lambda tx: tx.due_looks(), {"ix_work_look_at"}),
-    "orders that are due": (lambda tx: tx.due_orders(), {"ix_orders_due"}),
+    "orders that are due": (lambda tx: tx.due_orders(), {"ix_orders_due", "ix_orders_subject"}),
     "merges that are due": (lambda tx: tx.due_merges(), {"ix_merges_open"}),
     "effects that are owed": (lambda tx: tx.owed_effects(), {"ix_effects_owed"}),
     "merges that are open": (lambda tx: tx.list_merges(only_open=True), {"ix_merges_open"}),

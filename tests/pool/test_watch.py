@@ -427,7 +427,8 @@ def test_a_line_of_a_comment_is_one_order_however_often_it_is_told(store: Store,
 
 def test_orders_are_due_oldest_first_until_they_are_carried_out(store: Store, clock: Clock) -> None:
     with store.writing() as tx:
-        one, two, three = (_order(tx, line=line) or 0 for line in range(3))
+        one = _order(tx, line=1, number=PULL) or 0
+        two, three = (_order(tx, line=line) or 0 for line in (2, 3))
         tx.postpone_order(one, after_s=5)
         assert [order.id for order in tx.due_orders()] == [two, three]
         assert [order.id for order in tx.due_orders(limit=1)] == [two]
@@ -437,7 +438,17 @@ def test_orders_are_due_oldest_first_until_they_are_carried_out(store: Store, cl
 
     with store.reading() as tx:
         assert [order.id for order in tx.due_orders()] == [one, three]
-        assert [order.answer for order in tx.list_orders(REPO, ISSUE)] == ["", "yes, indeed", ""]
+        assert [order.answer for order in tx.list_orders(REPO, ISSUE)] == ["yes, indeed", ""]
+
+
+def test_orders_about_one_thing_wait_for_the_first_of_them(store: Store, clock: Clock) -> None:
+    with store.writing() as tx:
+        hold = _order(tx, line=1, verb="hold") or 0
+        go, elsewhere = _order(tx, line=2, verb="go"), _order(tx, line=3, verb="go", number=PULL)
+        tx.postpone_order(hold, after_s=5)
+        assert [order.id for order in tx.due_orders()] == [elsewhere]
+        assert tx.end_order(hold, answer="given up")
+        assert [order.id for order in tx.due_orders()] == [go, elsewhere]
 
 
 def test_an_order_that_was_carried_out_is_not_put_off(store: Store, clock: Clock) -> None:

@@ -130,9 +130,22 @@ def test_a_forge_that_does_not_tell_who_may_is_complained_of_once(desk: Desk) ->
 
 
 def test_who_has_lost_the_lease_carries_out_nothing(desk: Desk) -> None:
-    desk.order("hold")
+    order = desk.order("hold")
 
-    assert orders.due(desk.engine, desk.main, is_ours=lambda: False) == 0
+    assert orders.carry_out_all(desk.engine, desk.main, [order], is_ours=lambda: False) == 0
+    assert desk.work().held_by is None
+
+
+def test_orders_about_one_thing_keep_their_order_though_the_forge_fails_between_them(desk: Desk) -> None:
+    """The second one used to overtake the first, which waited for its next try: held at last, though let go."""
+    desk.order("hold")
+    desk.order("go")
+    desk.forge.fail("GET permission", *[Failure(502)] * 4)
+    for _ in range(4):
+        orders.due(desk.engine, desk.main)
+        desk.wait(60)
+
+    assert [line.what for line in desk.trail(source="order")] == ["hold", "go"]
     assert desk.work().held_by is None
 
 

@@ -10,6 +10,7 @@ import pytest
 from pool.model import Kind
 from pool.work import Poll
 from tasks import steward
+from tasks.crew import Crew
 from tasks.engine import Engine
 from tasks.steward import LEASE, LOOKS, Round, Steward
 from tests.helpers.desk import Desk
@@ -442,3 +443,98 @@ def test_without_a_token_there_is_no_thread_and_one_line_says_why(
         assert not any(thread.name == "steward" for thread in threading.enumerate())
 
     assert capsys.readouterr().out.count("only webhooks count") == 1
+
+
+# --- side by side --------------------------------------------------------------------------------
+
+
+class Slow:
+    """A forge on which calls about some things do not come back until they are let."""
+
+    def __init__(self, forge: FakeWriter, *numbers: int) -> None:
+        self.numbers, self.hangs, self.go_on = numbers, threading.Event(), threading.Event()
+        self.calls = 0
+        forge.on_arrival = self._arrive
+
+    def _arrive(self, path: str) -> None:
+        self.calls += 1
+        if any(path.endswith((f"/{number}", f"/{number}/comments")) for number in self.numbers):
+            self.hangs.set()
+            assert self.go_on.wait(60)
+
+
+@pytest.fixture
+def crew(desk: Desk) -> Iterator[Crew]:
+    """Return the crew of a steward; what hangs at the end of a test is let go on."""
+    made = Crew(steward.HANDS)
+    yield made
+    assert made.wait(60)
+
+
+def test_a_look_that_hangs_holds_up_neither_looks_nor_orders_nor_what_is_owed(desk: Desk, crew: Crew) -> None:
+    desk.forge.issue(101)
+    desk.forge.issue(102)
+    slow = Slow(desk.forge, 101)
+    work = round_of(desk, crew=crew)
+    look_at(desk, 101)
+    work.run()
+    assert slow.hangs.wait(30)
+
+    look_at(desk, 102)
+    order = desk.order("hold")
+    desk.owe("reply", 8, text="so it is")
+
+    def is_done() -> bool:
+        work.run()
+        return (
+            desk.work(102).looked_at is not None
+            and desk.read_order(order.id).done_at is not None
+            and bool(desk.forge.bodies(8))
+        )
+
+    wait_until(is_done)
+    assert desk.work(101).looked_at is None
+    slow.go_on.set()
+
+
+def test_what_is_about_the_same_thing_is_not_done_side_by_side(desk: Desk, crew: Crew) -> None:
+    desk.forge.issue(101)
+    slow = Slow(desk.forge, 101)
+    work = round_of(desk, crew=crew)
+    look_at(desk, 101)
+    work.run()
+    assert slow.hangs.wait(30)
+    desk.owe("reply", 101, text="so it is")
+    order = desk.order("hold", number=101)
+    look_at(desk, 101)
+    for _ in range(20):
+        work.run()
+    assert slow.calls == 1
+    slow.go_on.set()
+
+    def is_done() -> bool:
+        work.run()
+        return bool(desk.forge.bodies(101)) and desk.read_order(order.id).done_at is not None
+
+    wait_until(is_done)
+
+
+def test_the_thread_goes_on_while_one_call_hangs_and_ends_with_the_lease_in_its_hands(
+    served: tuple[Engine, FakeWriter, Desk],
+) -> None:
+    """Whoever leads next would find half of a call. What was only asked for is not written any more."""
+    engine, forge, desk = served
+    forge.issue(101)
+    slow = Slow(forge, 101)
+    thread = Steward(engine)
+    thread.start()
+    desk.owe("reply", 101, text="so it is")
+    assert slow.hangs.wait(30)
+    desk.owe("reply", 8, text="so it is")
+    wait_until(lambda: forge.bodies(8))
+
+    thread.stop(within_s=0.05)
+    assert holder(desk) is not None
+    slow.go_on.set()
+    wait_until(lambda: holder(desk) is None)
+    assert forge.bodies(101) == []
