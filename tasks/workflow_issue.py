@@ -57,7 +57,7 @@ def _has_pull(facts: IssueFacts, policy: Policy) -> Outcome:
 def _had_pull(facts: IssueFacts, policy: Policy) -> Outcome:
     del policy
     ends = ", ".join(f"#{pull.number} ({'merged' if pull.merged else 'closed'})" for pull in facts.ended)
-    return wait(f"there was {ends} for it: assign it anew, or say /forgepool retry, to begin once more")
+    return wait(f"for it there was {ends}; if more is to be done, assign it anew or say /forgepool retry")
 
 
 def _implement(facts: IssueFacts, policy: Policy) -> Outcome:
