@@ -6,11 +6,13 @@ Asks the forge. Without an account that reads it, a run goes on the word of its 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from functools import partial
+from itertools import chain, repeat
+from typing import TypeVar, assert_never
 
 import structlog
 
-from pool.errors import ForgeError, NotThere
+from pool.errors import ForgeError, ForgeUnavailable, NotThere
 from pool.model import Kind, Request, Task
 from tasks.engine import Engine
 from tasks.facts import read_facts
@@ -29,6 +31,12 @@ MOST_WORDS = 5
 #: What a push or a review has changed may be seen by the forge's own database a moment later.
 PROOF_TRIES = 4
 PROOF_PAUSE_S = 1.0
+#: A forge that is away is waited for so long: its upgrade takes minutes, and would fail all tasks of a queue in turn.
+AWAY_S = 900.0
+AWAY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  #: between two questions; the last one again and again
+ASK_S = 1.0  #: between two questions, while pausing, whether the run is still wanted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +57,26 @@ class Withdrawn:
     facts: Facts
 
 
-def set_course(engine: Engine, forges: Forges, task: Task) -> Course | Withdrawn:
-    """Read the facts anew and decide whether and how the task is done. Raises ForgeError when they cannot be had."""
+def set_course(
+    engine: Engine,
+    forges: Forges,
+    task: Task,
+    *,
+    is_unwanted: Callable[[], bool],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Course | Withdrawn:
+    """Read the facts anew and decide whether and how the task is done. Waits for a forge that is away.
+
+    Raises ForgeError when the facts cannot be had.
+    """
     forge = forges.main()
     if forge is None or task.request.kind is Kind.CUSTOM:
         return Course(request=task.request)
+    asked = partial(_set_course, engine, forge, task)
+    return _answered(asked, is_unwanted=is_unwanted, sleep=sleep)
+
+
+def _set_course(engine: Engine, forge: Forge, task: Task) -> Course | Withdrawn:
     request = task.request
     facts = read_facts(forge, engine, request.repo, request.number)
     policy = Policy.of(engine.settings)
@@ -157,21 +180,57 @@ def proof_of(
     is_unwanted: Callable[[], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Proof, Facts | None]:
-    """Ask the forge whether the run did what it was for; a moment's patience, since it may be slow to notice."""
+    """Ask the forge whether the run did what it was for; a moment's patience, since it may be slow to notice.
+
+    Waits for a forge that is away: what an agent has done in an hour does not count as undone for that.
+    """
     forge = forges.main()
     if forge is None or course.before is None or task.started_at is None:
         return Proof(ok=True, why=""), None
     proof, after = Proof(ok=False, why="the forge could not be asked for the proof"), None
     for attempt in range(PROOF_TRIES):
         try:
-            after = read_facts(forge, engine, task.request.repo, task.request.number)
+            asked = partial(read_facts, forge, engine, task.request.repo, task.request.number)
+            after = _answered(asked, is_unwanted=is_unwanted, sleep=sleep)
             proof = prove(task.request.kind, login=login, before=course.before, after=after, started_at=task.started_at)
         except NotThere as error:
             return Proof(ok=False, why=str(error)), None
         except ForgeError as error:
             log.warning("proof not read", why=str(error))
             proof = Proof(ok=False, why=f"the forge could not be asked for the proof: {error}")
+            if isinstance(error, ForgeUnavailable):
+                break
         if proof.ok or is_unwanted() or attempt == PROOF_TRIES - 1:
             break
         sleep(PROOF_PAUSE_S * (attempt + 1))
     return proof, after
+
+
+# --- patience ------------------------------------------------------------------------------------
+
+
+def _answered(ask: Callable[[], T], *, is_unwanted: Callable[[], bool], sleep: Callable[[float], None]) -> T:
+    """Ask until the forge answers. Raises ForgeError: at once what it says, and after `AWAY_S` that it is away."""
+    waited_s = 0.0
+    pauses = chain(AWAY_PAUSES_S, repeat(AWAY_PAUSES_S[-1]))
+    while True:
+        try:
+            return ask()
+        except ForgeUnavailable as error:
+            pause_s = next(pauses)
+            if waited_s >= AWAY_S:
+                raise
+            log.warning("forge is waited for", why=str(error), again_s=pause_s, waited_s=waited_s)
+            waited_s += pause_s
+            if not _rest(pause_s, is_unwanted, sleep):
+                raise
+
+
+def _rest(pause_s: float, is_unwanted: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
+    """Wait; tell whether the run is still wanted."""
+    while not is_unwanted():
+        if pause_s <= 0:
+            return True
+        sleep(min(pause_s, ASK_S))
+        pause_s -= ASK_S
+    return False

@@ -91,7 +91,7 @@ def perform(engine: Engine, claimed: Claim, lease: RunLease) -> Outcome:
         return _link(engine, claimed, lease)
     with Forges(engine.settings, is_unwanted=is_unwanted) as forges:
         try:
-            course = set_course(engine, forges, task)
+            course = set_course(engine, forges, task, is_unwanted=is_unwanted)
         except ForgeError as error:
             return stopped(lease.order()) or Outcome(move=Move.FAIL, why=f"the facts could not be read: {error}")
         if isinstance(course, Withdrawn):

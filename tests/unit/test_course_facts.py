@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from pool.errors import ForgeError, ForgeUnavailable, NotThere
+from pool.errors import ForgeError, ForgeUnavailable, NotAllowed, NotThere
 from pool.model import Evidence, Kind, Task
 from pool.states import Move
 from pool.store import Claim
-from tasks.course import MOST_WORDS, PROOF_PAUSE_S, PROOF_TRIES, Course, proof_of, set_course
+from tasks.course import AWAY_S, MOST_WORDS, PROOF_PAUSE_S, PROOF_TRIES, Course, Withdrawn, proof_of, set_course
 from tasks.forge import Forges
 from tasks.forge_values import ReviewComment, Status
 from tasks.prompts import Extras
@@ -84,9 +84,24 @@ class Scene:
 
     def course(self, kind: Kind, number: int, **fields: Any) -> Course:
         """Return the course of a task that is wanted."""
-        found = set_course(self.yard.engine, self.forges, self.task(kind, number, **fields))
+        found = self.set_course(self.task(kind, number, **fields))
         assert isinstance(found, Course), found
         return found
+
+    def set_course(
+        self,
+        task: Task,
+        *,
+        on_pause: Callable[[], object] = lambda: None,
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> Course | Withdrawn:
+        """Set the course of a task; pauses take no time."""
+
+        def sleep(seconds: float) -> None:
+            self.pauses.append(seconds)
+            on_pause()
+
+        return set_course(self.yard.engine, self.forges, task, is_unwanted=is_unwanted, sleep=sleep)
 
     def fail(self, kind: Kind, number: int, why: str, *, agent_ran: bool = True) -> None:
         """Have an earlier try fail."""
@@ -107,7 +122,7 @@ class Scene:
     ) -> tuple[Proof, Facts | None]:
         """Begin a task, let the agent work, and ask for the proof."""
         task = self.task(kind, number)
-        course = set_course(self.yard.engine, self.forges, task)
+        course = self.set_course(task)
         assert isinstance(course, Course), course
         agent()
 
@@ -134,7 +149,7 @@ def test_without_an_account_a_run_goes_on_the_word_of_its_event(scene: Scene) ->
     scene.has_account = False
     task = scene.task(Kind.IMPLEMENT, ISSUE, title="As the event has it")
 
-    course = set_course(scene.yard.engine, scene.forges, task)
+    course = scene.set_course(task)
     proof, after = proof_of(
         scene.yard.engine, scene.forges, task, cast("Course", course), login="dev", is_unwanted=lambda: False
     )
@@ -281,24 +296,57 @@ def test_whoever_is_ordered_to_stop_waits_for_no_proof(scene: Scene) -> None:
     assert scene.pauses == []
 
 
-def test_a_forge_that_is_away_for_a_moment_is_asked_again(scene: Scene) -> None:
+def test_a_forge_that_is_away_for_minutes_is_asked_again_for_the_proof(scene: Scene) -> None:
+    """Six seconds without an answer once made a failed try of an hour's work."""
+
     def go_away() -> None:
         scene.forge.add(make_pull())
         scene.forge.failures["open_pulls"] = ForgeUnavailable("no route")
 
-    proof, _ = scene.proof(Kind.IMPLEMENT, ISSUE, agent=go_away, on_pause=scene.forge.failures.clear)
+    def come_back() -> None:
+        if sum(scene.pauses) >= AWAY_S - 60:
+            scene.forge.failures.clear()
+
+    proof, _ = scene.proof(Kind.IMPLEMENT, ISSUE, agent=go_away, on_pause=come_back)
 
     assert proof.ok
-    assert len(scene.pauses) == 1
+    assert AWAY_S - 60 <= sum(scene.pauses) < AWAY_S
 
 
 @pytest.mark.parametrize(
-    ("error", "pauses"), [(ForgeUnavailable("no route"), PROOF_TRIES - 1), (NotThere("#7 is not there"), 0)]
+    ("error", "waits_s"),
+    [
+        (ForgeUnavailable("no route"), AWAY_S),
+        (NotAllowed("no scope"), sum(PROOF_PAUSE_S * tries for tries in range(1, PROOF_TRIES))),
+        (NotThere("#7 is not there"), 0),
+    ],
 )
-def test_a_forge_that_does_not_tell_proves_nothing(scene: Scene, error: ForgeError, pauses: int) -> None:
+def test_a_forge_that_does_not_tell_proves_nothing(scene: Scene, error: ForgeError, waits_s: float) -> None:
     proof, after = scene.proof(Kind.IMPLEMENT, ISSUE, agent=lambda: scene.forge.failures.update({"issue": error}))
 
     assert not proof.ok
     assert str(error) in proof.why
     assert after is None
-    assert len(scene.pauses) == pauses
+    assert waits_s <= sum(scene.pauses) <= waits_s * 1.1
+
+
+def test_a_run_waits_for_a_forge_that_is_away(scene: Scene) -> None:
+    """An upgrade of the forge used to fail everything in the queues, one after the other."""
+    task = scene.task(Kind.IMPLEMENT, ISSUE)
+    scene.forge.failures["issue"] = ForgeUnavailable("no route")
+
+    def come_back() -> None:
+        if sum(scene.pauses) >= 300:
+            scene.forge.failures.clear()
+
+    assert isinstance(scene.set_course(task, on_pause=come_back), Course)
+
+
+def test_whoever_is_ordered_to_stop_does_not_wait_for_the_forge(scene: Scene) -> None:
+    task = scene.task(Kind.IMPLEMENT, ISSUE)
+    scene.forge.failures["issue"] = ForgeUnavailable("no route")
+
+    with pytest.raises(ForgeUnavailable):
+        scene.set_course(task, is_unwanted=lambda: sum(scene.pauses) >= 20)
+
+    assert sum(scene.pauses) == 20
