@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tasks.settings import CONFIG_ENV, Settings
 from tests.helpers.setup_house import SetupHouse
 from webapp.cli import main
-from webapp.cli.setup_scene import hook_url
+from webapp.cli.setup_scene import HookAddress, hook_address
 
 REPO = "acme/shop"
 TYPES = ("dev", "reviewer", "boss")
@@ -367,7 +367,27 @@ def test_the_address_of_the_hook_is_known_or_asked_for(
     text += '[types.dev]\nforge_user = "dev"\ngit_name = "d"\ngit_email = "d@e"\ncommand = ["true"]\n'
     (tmp_path / "forgepool.toml").write_text(text)
 
-    assert hook_url(Settings.load(tmp_path / "forgepool.toml"), given) == expected
+    found = hook_address(Settings.load(tmp_path / "forgepool.toml"), given)
+    assert found == HookAddress(url=expected, is_given=given is not None)
+
+
+def test_who_said_once_where_the_service_is_need_not_say_it_again(place: Place, house: SetupHouse) -> None:
+    """A second call without the option made a second webhook, to where nobody listened."""
+    place.lines("--hook-url", "https://pool.example", token=root(house))
+    told = place.lines(token=root(house))
+
+    (hook,) = house.repos[REPO].hooks.values()
+    assert hook["config"]["url"] == "https://pool.example/webhooks/forgejo"
+    assert not [text for outcome, text, _ in told if outcome == "note" and "inside of a network" in text]
+
+
+def test_who_says_another_address_is_told_of_the_old_webhook(place: Place, house: SetupHouse) -> None:
+    place.lines("--hook-url", "https://old.example", token=root(house))
+    notes = place.told("note", "--hook-url", "https://pool.example", token=root(house))
+
+    assert [text for text in notes if "goes to https://old.example" in text]
+    urls = {hook["config"]["url"] for hook in house.repos[REPO].hooks.values()}
+    assert urls == {"https://old.example/webhooks/forgejo", "https://pool.example/webhooks/forgejo"}
 
 
 # --- what does not fit ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from webapp.cli.config import begin
 from webapp.cli.output import Styled, examples, item, json_option, print_json, sentence
 from webapp.cli.setup_forge import steps
 from webapp.cli.setup_report import Line, Outcome, created, note, there, you
-from webapp.cli.setup_scene import ADMIN_ENV, Scene, check_address, hook_url, take_admin_token
+from webapp.cli.setup_scene import ADMIN_ENV, Scene, check_address, hook_address, take_admin_token
 
 _STYLES = {Outcome.CREATED: "green", Outcome.YOU: "yellow"}
 _WIDTH = max(len(outcome) for outcome in Outcome)
@@ -49,7 +49,11 @@ LEFT = "{count} left to you: see YOU above. Call this again afterwards."
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help=f"Token of an administrator, for this call only; or in ${ADMIN_ENV}.",
 )
-@click.option("--hook-url", metavar="URL", help="Address at which the forge reaches this service.")
+@click.option(
+    "--hook-url",
+    metavar="URL",
+    help="Address at which the forge reaches this service.  [default: that of the webhook that is there, else a guess]",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before anything is changed on the forge.")
 @json_option
 def init(*, folder: Path | None, admin_token_file: Path | None, yes: bool, as_json: bool, **wishes: Any) -> None:
@@ -117,8 +121,8 @@ def _lines(wish: _Wish) -> Iterator[Line]:
         if not wish.is_sure:
             whose = f" as {admin.login}" if admin else ""
             click.confirm(f"Set up {', '.join(repos)} there{whose}?", abort=True)
-        url = hook_url(settings, wish.hook_url)
-        yield from steps(scene, types=wish.types or settings.types, repos=repos, hook_url=url)
+        calls = hook_address(settings, wish.hook_url)
+        yield from steps(scene, types=wish.types or settings.types, repos=repos, address=calls)
 
 
 def _place(folder: Path | None) -> Path:

@@ -11,7 +11,7 @@ from tasks.settings import TypeSettings
 from tasks.setup_values import SCOPES, unheard
 from tasks.situation import HELP_LABEL, HOLD_LABEL
 from webapp.cli.setup_report import Line, created, note, there, you
-from webapp.cli.setup_scene import Scene, is_inside, is_our_path, new_password, private_file
+from webapp.cli.setup_scene import HookAddress, Scene, is_inside, is_our_path, new_password, private_file
 
 LABELS = {
     HOLD_LABEL: ("#e99695", "forgepool does nothing with this until the label is taken off"),
@@ -25,15 +25,16 @@ HOST_LIST = (
 )
 
 
-def steps(scene: Scene, *, types: Iterable[str], repos: Iterable[str], hook_url: str | None) -> Iterator[Line]:
+def steps(scene: Scene, *, types: Iterable[str], repos: Iterable[str], address: HookAddress) -> Iterator[Line]:
     """Make or check everything; what fails is a line like the others, and the rest goes on."""
     names, repos = list(types), list(repos)
+    called: set[str] = set()
     for name in names:
         yield from _guarded(account(scene, name), f"the account of {name}")
     for repo in repos:
-        yield from _guarded(repository(scene, repo, names, hook_url), repo)
-    if hook_url is not None and is_inside(hook_url):
-        yield note(f"{hook_url} is an address inside of a network", HOST_LIST)
+        yield from _guarded(repository(scene, repo, names, address, called), repo)
+    for url in sorted(filter(is_inside, called)):
+        yield note(f"{url} is an address inside of a network", HOST_LIST)
 
 
 def _guarded(lines: Iterator[Line], what: str) -> Iterator[Line]:
@@ -117,8 +118,8 @@ def token_by_hand(url: str, login: str, path: Path) -> str:
 # --- repositories --------------------------------------------------------------------------------
 
 
-def repository(scene: Scene, repo: str, names: Iterable[str], hook_url: str | None) -> Iterator[Line]:
-    """See that a repository is as it must be."""
+def repository(scene: Scene, repo: str, names: Iterable[str], address: HookAddress, called: set[str]) -> Iterator[Line]:
+    """See that a repository is as it must be. called: gets the address of its webhook."""
     reader = scene.reader(repo)
     state = scene.state(reader, repo) if reader else None
     if reader is None or state is None:
@@ -140,7 +141,7 @@ def repository(scene: Scene, repo: str, names: Iterable[str], hook_url: str | No
     for name in names:
         yield from _access(scene, repo, name)
     yield from labels(scene, repo, scene.writer(repo) or reader)
-    yield from hook(scene, repo, hook_url)
+    yield from hook(scene, repo, address, called)
 
 
 def _access(scene: Scene, repo: str, name: str) -> Iterator[Line]:
@@ -185,19 +186,21 @@ def labels(scene: Scene, repo: str, client: SetupForge) -> Iterator[Line]:
             yield created(f"{repo}: label {name}")
 
 
-def hook(scene: Scene, repo: str, url: str | None) -> Iterator[Line]:
+def hook(scene: Scene, repo: str, address: HookAddress, called: set[str]) -> Iterator[Line]:
     """Put the webhook there anew: nobody can see whether the secret of an old one is still right."""
+    version, manager = scene.version(), scene.manager(repo)
+    old = manager.hooks(repo) if manager is not None else ()
+    url = address.among(old)
     if url is None:
         yield you(
             f"{repo}: no webhook, since the forge cannot reach {scene.settings.service.listen}",
             "run this again with --hook-url, the address at which the forge reaches this service",
         )
         return
-    version, manager = scene.version(), scene.manager(repo)
+    called.add(url)
     if manager is None:
         yield you(f"{repo}: nobody whose token is here may add a webhook", hook_by_hand(scene, repo, url))
         return
-    old = manager.hooks(repo)
     secret = scene.settings.webhook_secret().decode()
     made = manager.create_hook(repo, kind=version.hook_type, url=url, secret=secret, events=version.events)
     # The new one first: what happens in between is told twice, and counts once.

@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pool.errors import BadInput, ConfigError, ForgeError, ForgeUnavailable
 from tasks.forge_setup import SetupForge
+from tasks.forge_values import Hook
 from tasks.secret_files import read_secret, redacted
 from tasks.settings import Settings, TypeSettings
 from tasks.setup_values import Account, ForgeVersion, RepositoryState, is_loopback, is_private
@@ -155,8 +156,25 @@ class Scene:
 # --- the hook's address --------------------------------------------------------------------------
 
 
-def hook_url(settings: Settings, given: str | None) -> str | None:
-    """Return the address that the forge is to call; None: it cannot be known from here."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookAddress:
+    """The address that the forge is to call."""
+
+    url: str | None  #: None: it cannot be known from here
+    is_given: bool  #: by a person, now
+
+    def among(self, hooks: Iterable[Hook]) -> str | None:
+        """Return the address for a repository that has these: it need not be said twice."""
+        known = {hook.url for hook in hooks if is_our_path(hook.url)}
+        return known.pop() if not self.is_given and len(known) == 1 else self.url
+
+
+def hook_address(settings: Settings, given: str | None) -> HookAddress:
+    """Find out the address that the forge is to call. Raises BadInput for one that is given and is none."""
+    return HookAddress(url=_hook_url(settings, given), is_given=bool(given))
+
+
+def _hook_url(settings: Settings, given: str | None) -> str | None:
     if given:
         check_address("hook-url", given)
         return given if urlsplit(given).path.rstrip("/") else given.rstrip("/") + HOOK_PATH
