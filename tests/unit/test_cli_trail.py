@@ -80,7 +80,7 @@ def story(store: Store, clock: Clock) -> None:
         tx.next_in_lane(REPO, "main")
     clock.advance(5)
     with store.writing() as tx:
-        tx.end_merge(merge.id, MergeState.MERGED, reason="", merge_sha=MERGED)
+        tx.end_merge(merge.id, MergeState.MERGED, reason=f"merged as {MERGED[:10]}", merge_sha=MERGED)
 
 
 @pytest.fixture

@@ -217,7 +217,8 @@ def _merge(merge: Merge) -> Iterator[Line]:
     as_commit = f" as {merge.merge_sha[:SHA]}" if merge.merge_sha else ""
     code = f" ({merge.code})" if merge.code else ""
     outcome = "succeeded" if merge.state is MergeState.MERGED else "failed"
-    yield tell(merge.ended_at, _because(f"{merge.state}{as_commit}{code}", merge.reason), outcome=outcome)
+    said = f"{merge.state}{as_commit}{code}"
+    yield tell(merge.ended_at, _because(said, merge.reason if merge.reason != said else ""), outcome=outcome)
 
 
 def _effect(effect: Effect) -> Line:
