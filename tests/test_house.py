@@ -54,6 +54,15 @@ def test_the_readme_names_every_state_preset_and_command() -> None:
 
 
 @in_tree
+def test_the_tables_and_headings_of_the_readme_are_whole() -> None:
+    """A blank line in the middle of a table once showed the rest of it as text."""
+    text = _readme()
+
+    assert re.findall(r"^\|.*\|\n\n(\|.*)\n(?!\|-)", text, re.MULTILINE) == []
+    assert re.findall(r"[^\n]\n(##+ .*)|(##+ .*)\n[^\n]", text) == []
+
+
+@in_tree
 def test_ci_runs_the_very_test_command_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     commands = re.findall(r"^make (\w+) ", _readme(), re.MULTILINE)
