@@ -16,8 +16,9 @@ from pool.errors import ForgeError, ForgeUnavailable, NotThere
 from pool.model import Kind, Request, Task
 from tasks.engine import Engine
 from tasks.facts import read_facts
-from tasks.forge import Forge, Forges
+from tasks.forge import Forge
 from tasks.forge_values import failed
+from tasks.forges import Forges
 from tasks.look_act import request_of
 from tasks.prompts import Extras
 from tasks.proof import Proof, prove

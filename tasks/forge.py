@@ -4,20 +4,18 @@ What an answer means is in `pool.errors`; what comes back is a value of `tasks.f
 """
 
 import re
-import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
-from pool.errors import ConfigError, ForgeError, NotAccepted, NotAllowed, NotThere
+from pool.errors import ForgeError, NotAccepted, NotAllowed, NotThere
 from tasks import forge_read as read
 from tasks.forge_gaps import gaps
-from tasks.forge_http import FORGEJO_API, PAGE, Answer, ForgeHttp, Pace, Retry, date_of, never, repo_path
+from tasks.forge_http import FORGEJO_API, PAGE, Answer, ForgeHttp, Retry, date_of, repo_path
 from tasks.forge_logs import failing_log
 from tasks.forge_refusals import merge_refusal
 from tasks.forge_values import (
@@ -33,10 +31,6 @@ from tasks.forge_values import (
     Status,
 )
 from tasks.payload import Node
-from tasks.secret_files import read_secret
-from tasks.settings import Settings
-
-__all__ = ["Forge", "Forges", "Pace"]
 
 T = TypeVar("T")
 Reader = Callable[[Node], T]
@@ -162,6 +156,11 @@ class Forge(ForgeHttp):
     def edit_comment(self, repo: str, comment_id: int, body: str) -> None:
         """Change a comment."""
         self.send("PATCH", repo_path(repo, "issues", "comments", comment_id), {"body": body})
+
+    def delete_comment(self, repo: str, comment_id: int) -> None:
+        """Delete a comment; one that is gone is gone."""
+        with suppress(NotThere):
+            self.send("DELETE", repo_path(repo, "issues", "comments", comment_id))
 
     def react(self, repo: str, comment_id: int, content: str) -> None:
         """React to a comment; the same reaction twice is one."""
@@ -324,76 +323,3 @@ def _skew_s(answer: Answer, now: datetime) -> float:
 
 def _has_login(issue: Issue, login: str) -> bool:
     return login.lower() in {assignee.lower() for assignee in issue.assignees}
-
-
-class Forges:
-    """The clients of one deployment, one for each type that has a token. A context manager."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        pace: Pace | None = None,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        is_unwanted: Callable[[], bool] = never,
-    ) -> None:
-        """Ask nothing yet."""
-        self._settings = settings
-        self._pace = pace or Pace(settings.service.forge_rate)
-        self._options: dict[str, Any] = {"transport": transport, "sleep": sleep, "is_unwanted": is_unwanted}
-        self._known: dict[str, tuple[tuple[int, ...], Forge]] = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def of(self, type_name: str) -> Forge | None:
-        """Return the client of a type; None: it has no token. Raises ForgeError when its token cannot be read."""
-        kind = self._settings.types.get(type_name)
-        if kind is None or kind.token_file is None:
-            return None
-        # Before the reading: a file that changes meanwhile is read again.
-        changed = _changed_at(kind.token_file)
-        with self._lock:
-            known = self._known.get(type_name)
-            if known is None or known[0] != changed:
-                key = f"types.{type_name}.token_file"
-                known = (changed, self._with_token(known[1] if known else None, kind.token_file, key))
-                self._known[type_name] = known
-            return known[1]
-
-    def _with_token(self, forge: Forge | None, path: Path, key: str) -> Forge:
-        """Make a client, or give the token to the one that may be in somebody's hands."""
-        try:
-            token = read_secret(path, key)
-            if forge is None:
-                return Forge(self._settings.service.forge_url, token=token, pace=self._pace, **self._options)
-            forge.renew(token)
-        except ConfigError as error:
-            raise NotAllowed("; ".join(error.problems)) from None
-        except NotAllowed as error:
-            raise NotAllowed(f"{key} = {str(path)!r}: {error}") from None
-        return forge
-
-    def main(self) -> Forge | None:
-        """Return the client of the account that reads, reports and asks; None: it has no token."""
-        return self.of(self._settings.report_type)
-
-    def close(self) -> None:
-        """Close all connections."""
-        for _, forge in self._known.values():
-            forge.close()
-        self._known.clear()
-
-
-def _changed_at(path: Path) -> tuple[int, ...]:
-    """Return what changes with the file: a new one may have the time of the old."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size

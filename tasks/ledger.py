@@ -14,8 +14,9 @@ from pool.model import Task
 from pool.store import Tx
 from pool.work import Effect
 from tasks.engine import Engine
-from tasks.forge import Forge, Forges
+from tasks.forge import Forge
 from tasks.forge_values import OWN_CONTEXT
+from tasks.forges import Forges
 from tasks.ledger_kinds import KINDS, Writing
 from tasks.patience import Patience
 from tasks.settings import Settings

@@ -53,12 +53,18 @@ class Writing:
 
 
 def _own(writing: Writing) -> Comment | None:
-    """Find the comment with the mark of this effect, by the account that writes it and by nobody else."""
+    """Find the comment with the mark of this effect, by the account that writes it and by nobody else.
+
+    There is more than one when the forge has carried out a call long after it was given up; all but the first go.
+    """
     mark = report.mark(writing.effect.key)
     comments = writing.reader.comments(*writing.where)
     by_us = (one for one in comments if one.author.lower() == writing.login.lower())
     # At its end only: what others said may be quoted in the middle.
-    return next((one for one in by_us if one.body.rstrip().endswith(mark)), None)
+    marked = [one for one in by_us if one.body.rstrip().endswith(mark)]
+    for one in marked[1:]:
+        writing.writer.delete_comment(writing.effect.repo, one.id)
+    return marked[0] if marked else None
 
 
 def _report(writing: Writing) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.engine import Engine
 from tasks.facts import read_facts
-from tasks.forge import Forges
+from tasks.forges import Forges
 from tasks.merge_next import MergeForge
 from tasks.merge_update import MirrorUpdater, Updater
 from tasks.situation import Facts

@@ -17,7 +17,7 @@ from tasks.aftermath import note_begin, note_end
 from tasks.course import Course, Withdrawn, instead_of, proof_of, set_course
 from tasks.dispatch import announce, labels_of, retry_interrupted, ring_if_silent
 from tasks.engine import Engine
-from tasks.forge import Forges
+from tasks.forges import Forges
 from tasks.judge import Outcome, judge, stopped
 from tasks.lease import RunLease
 from tasks.prepare import Prepared, prepare

@@ -23,8 +23,9 @@ from pool.work import Effect, Look, Order, by_subject
 from tasks import ledger, look, merge, orders, poll
 from tasks.crew import Crew, Job
 from tasks.engine import Engine
-from tasks.forge import Forge, Forges
+from tasks.forge import Forge
 from tasks.forge_http import never
+from tasks.forges import Forges
 from tasks.patience import Patience
 from tasks.situation import Policy
 

@@ -23,7 +23,7 @@ SETTLE = """
 from tasks.doorbell import CeleryBell
 from tasks.celery import app
 from tasks.engine import Engine
-from tasks.forge import Forges
+from tasks.forges import Forges
 from tasks.ledger import owed, settle
 from tasks.settings import Settings
 

@@ -6,7 +6,8 @@ from typing import Any
 from pool.subject import Subject
 from pool.work import Effect, Look, Order, Step, Work
 from tasks import ledger
-from tasks.forge import Forge, Forges
+from tasks.forge import Forge
+from tasks.forges import Forges
 from tests.helpers.fake_writer import HEAD, REPO, FakeWriter, types_with_tokens
 from tests.helpers.yard import Yard
 from tests.pool import drive

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import httpx
 
-from tasks.forge import Forges, Pace
+from tasks.forges import Forges, Pace
 from tasks.settings import Settings
 from tests.helpers.config import type_table
 
@@ -246,6 +246,13 @@ def _add_comment(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
     return 201, forge.shown_comment(forge.comments[-1])
 
 
+def _delete_comment(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
+    left = [one for one in forge.comments if one["id"] != call.number]
+    status = 204 if len(left) < len(forge.comments) else 404
+    forge.comments[:] = left
+    return status, None
+
+
 def _edit_comment(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
     one = next((one for one in forge.comments if one["id"] == call.number), None)
     if one is None:
@@ -337,6 +344,7 @@ _ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/issues/comments", _comments_since),
     ("POST", r"/issues/(\d+)/comments", _add_comment),
     ("PATCH", r"/issues/comments/(\d+)", _edit_comment),
+    ("DELETE", r"/issues/comments/(\d+)", _delete_comment),
     ("POST", r"/issues/comments/(\d+)/reactions", _react),
     ("POST", r"/issues/(\d+)/labels", _add_labels),
     ("GET", r"/issues/(\d+)/labels", _labels),

@@ -13,8 +13,8 @@ from pool.model import Evidence, Kind, Task
 from pool.states import Move
 from pool.store import Claim
 from tasks.course import AWAY_S, MOST_WORDS, PROOF_PAUSE_S, PROOF_TRIES, Course, Withdrawn, proof_of, set_course
-from tasks.forge import Forges
 from tasks.forge_values import ReviewComment, Status
+from tasks.forges import Forges
 from tasks.prompts import Extras
 from tasks.proof import Proof
 from tasks.situation import Facts

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from pool.errors import NotAllowed
-from tasks.forge import Forges, Pace
+from tasks.forges import Forges, Pace
 from tasks.settings import Settings
 from tests.helpers.answers import Answers, says
 from tests.helpers.config import type_table, write_config

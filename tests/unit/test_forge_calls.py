@@ -306,6 +306,7 @@ def test_an_issue_with_open_dependencies_is_not_closed(answers: Answers, forge: 
         (lambda f: f.close_issue(REPO, 7), "PATCH /issues/7", {"state": "closed"}),
         (lambda f: f.add_comment(REPO, 7, "hello"), "POST /issues/7/comments", {"body": "hello"}),
         (lambda f: f.edit_comment(REPO, 3, "bye"), "PATCH /issues/comments/3", {"body": "bye"}),
+        (lambda f: f.delete_comment(REPO, 3), "DELETE /issues/comments/3", None),
         (lambda f: f.react(REPO, 3, "eyes"), "POST /issues/comments/3/reactions", {"content": "eyes"}),
         (
             lambda f: f.set_status(REPO, SHA, context="forgepool/dev", state="pending", description="at work"),
@@ -325,7 +326,7 @@ def test_an_issue_with_open_dependencies_is_not_closed(answers: Answers, forge: 
         ),
     ],
 )
-def test_each_call_that_writes(answers: Answers, forge: Forge, call: Any, asked: str, body: dict[str, Any]) -> None:
+def test_each_call_that_writes(answers: Answers, forge: Forge, call: Any, asked: str, body: Any) -> None:
     whole = asked.replace(" ", f" {HERE}", 1)
     answers.on(whole, says(201, comment()))
 

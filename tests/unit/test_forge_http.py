@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pool.errors import ForgeError, ForgeUnavailable, NotAccepted, NotAllowed, NotThere
 from tasks import forge_http
-from tasks.forge import Forge, Pace
-from tasks.forge_http import TRIES, repo_path
+from tasks.forge import Forge
+from tasks.forge_http import TRIES, Pace, repo_path
 from tasks.forge_values import MergeStyle
 from tests.helpers.answers import REPO, SHA, TOKEN, URL, Answers, comment, issue, says
 

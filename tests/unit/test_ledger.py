@@ -87,6 +87,20 @@ def test_an_answer_that_is_lost_leads_to_no_second_effect(desk: Desk, kind: str)
     assert len(desk.forge.reviews.get(8, [])) == (kind == "request-review")
 
 
+def test_a_call_that_is_carried_out_long_after_it_was_given_up_leaves_one_comment(desk: Desk) -> None:
+    key = desk.owe("report")
+    desk.settle()
+    [body] = desk.forge.bodies(7)
+    desk.forge.comment(7, body, by="boss")
+    desk.forge.comment(7, body, by="mallory")
+    desk.owe("report", again=True)
+    desk.settle()
+
+    assert len(desk.forge.bodies(7)) == 1
+    assert len(desk.forge.bodies(7, by="mallory")) == 1
+    assert desk.effect(key).ref == str(desk.forge.comments[0]["id"])
+
+
 def test_what_is_done_is_not_looked_at_any_more(desk: Desk) -> None:
     desk.owe("report")
     desk.settle()
