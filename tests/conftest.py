@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import structlog
 from pool.store import Store
 from tests.helpers.clock import Clock
 from tests.helpers.stores import new_store
+
+# Under nohup, or in the background of a script, these are ignored, and so they are by all that a test starts.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.register_profile("soak", deadline=None, max_examples=2000)
