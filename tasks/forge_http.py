@@ -164,6 +164,7 @@ class ForgeHttp:
             # A proxy is of no use on the way to this machine.
             trust_env=not is_loopback(urlsplit(self.url).hostname or ""),
         )
+        self.tokens = 0  #: how many were used so far
         self.renew(token)
 
     def __repr__(self) -> str:
@@ -175,6 +176,7 @@ class ForgeHttp:
             # The HTTP library would show it in its complaint.
             raise NotAllowed("the access token is empty or has characters that no token has; write its file anew")
         self._token = token
+        self.tokens += 1
         self._client.headers["Authorization"] = f"token {token}"
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from tasks.forge_gaps import Gap
+
 
 class ReviewState(StrEnum):
     """What a review came to (modules/structs/pull_review.go)."""
@@ -48,7 +50,7 @@ class ForgeInfo:
     is_admin: bool
     max_page: int  #: largest page of a list that the forge gives
     clock_skew_s: float  #: the forge's clock minus ours
-    missing: tuple[str, ...] = ()  #: sentences for people: what this version lacks, and what that means
+    missing: tuple[Gap, ...] = ()  #: what this version lacks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tasks.forge_gaps import gaps
 from tasks.forge_values import Hook, Repository
 
 #: What an agent's account has to be allowed: read and write code, pull requests, statuses; issues and comments; itself.
 SCOPES = ("write:repository", "write:issue", "read:user")
 #: First Forgejo whose Actions tell by webhook that a run has ended.
 ACTION_RUNS_SINCE = 12
-OLDEST_FORGEJO = 11
 
 EVENTS = (
     *("issues_only", "issue_assign", "issue_label", "issue_comment"),
@@ -77,15 +77,8 @@ class ForgeVersion:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """Tell what this version does not do, and what that means."""
-        found = []
-        if self.is_forgejo and self.major < OLDEST_FORGEJO:
-            found.append(f"forgepool was never tried with versions before Forgejo {OLDEST_FORGEJO}")
-        if self.is_forgejo and self.major < ACTION_RUNS_SINCE:
-            found.append(
-                f"before Forgejo {ACTION_RUNS_SINCE} no webhook tells that a workflow has ended: it is asked for"
-            )
-        return tuple(found)
+        """Tell what a newer version would do, and what that means."""
+        return tuple(gap.sentence for gap in gaps(self.text, is_forgejo=self.is_forgejo) if gap.is_of_old)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

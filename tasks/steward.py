@@ -26,6 +26,7 @@ from tasks.engine import Engine
 from tasks.forge import Forge
 from tasks.forge_http import never
 from tasks.forges import Forges
+from tasks.introduction import introduce
 from tasks.patience import Patience
 from tasks.situation import Policy
 
@@ -39,13 +40,15 @@ log = structlog.get_logger(__name__)
 LEASE = "forge"
 PAUSE_S = 1.0
 #: Calls to the forge side by side, by what they are for.
-HANDS = {"order": 2, "look": 3, "effect": 3, "poll": 1}
+HANDS = {"introduction": 1, "order": 2, "look": 3, "effect": 3, "poll": 1}
 #: Looks of one round; what is left over waits for the next, and orders come first again.
 LOOKS = 8
 #: Looks in a row that a forge may leave unanswered; the rest of a round would only wait for it, too.
 MOST_UNANSWERED = 2
 #: A look that failed for a reason of ours, not of the forge's, is made again after this time.
 LOOK_AGAIN_S = 60.0
+#: Pause after a forge that could not be asked what it is, or has us for somebody else.
+INTRODUCE_AGAIN_S = 10.0
 #: The longest pause until a repository that could not be asked is asked again.
 POLL_AGAIN_S = 30.0
 STOP_S = 5.0
@@ -60,10 +63,13 @@ class Round:
     monotonic: Callable[[], float] = time.monotonic
     is_ending: Callable[[], bool] = never  #: whether the process wants to end: then nothing more is begun
     crew: Crew = field(default_factory=Crew)
+    is_introduced: bool = False  #: whether it is known which forge that is, and as whom it is asked
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     failures: int = 0  #: steps that failed so far
     _lock: threading.RLock = field(default_factory=threading.RLock)  #: of the lease and the failures
     _held_at: float | None = None
+    _tokens: int | None = None  #: which token of the account that asks this is
+    _introduce_at: float = float("-inf")
     _poll_at: float = float("-inf")
     _polled: set[str] = field(default_factory=set)
     _to_poll: list[str] = field(default_factory=list)
@@ -83,15 +89,42 @@ class Round:
         forge = self._step("forge", self.forges.main)
         if forge is None:
             return False
+        self._step("merges", lambda: merge.due(self.engine))
+        if not self._knows(forge):
+            return False
         self._looks_given = 0
         for_looks, for_effects = Patience(MOST_UNANSWERED), Patience(ledger.MOST_UNANSWERED)
         self._step("orders", lambda: self.crew.give("order", lambda: self._orders(forge)))
         self._step("looks", lambda: self.crew.give("look", lambda: self._looks(forge, for_looks)))
-        self._step("merges", lambda: merge.due(self.engine))
         self._step("effects", lambda: self.crew.give("effect", lambda: self._effects(for_effects)))
-        self._step("poll", lambda: self.crew.give("poll", lambda: self._polls(forge)))
+        self._step("polls", lambda: self.crew.give("poll", lambda: self._polls(forge)))
         # A crew tells by itself when more may be due.
         return self.crew.is_alone and self._looks_given == LOOKS and not for_looks.is_spent
+
+    def _knows(self, forge: Forge) -> bool:
+        """Tell whether it is known which forge that is, and as whom this token asks it; if not, have it asked."""
+        if self._tokens not in (None, forge.tokens):
+            self.is_introduced, self._introduce_at = False, float("-inf")
+        self._tokens = forge.tokens
+        if not self.is_introduced:
+            self._step("introductions", lambda: self.crew.give("introduction", lambda: self._introduction(forge)))
+        return self.is_introduced
+
+    def _introduction(self, forge: Forge) -> Iterator[Job]:
+        """Tell whether it is time to ask what the forge is."""
+
+        def introduced() -> bool:
+            introduce(self.engine, forge)
+            return True
+
+        def act() -> bool:
+            self._introduce_at = self.monotonic() + INTRODUCE_AGAIN_S
+            token = forge.tokens
+            self.is_introduced = bool(self._step("introduction", introduced)) and forge.tokens == token
+            return self.is_introduced
+
+        if self.monotonic() >= self._introduce_at:
+            yield "introduction", act
 
     def _orders(self, forge: Forge) -> Iterator[Job]:
         """Find the orders that wait: those about one thing are a job, in the order in which they were given."""

@@ -43,6 +43,7 @@ class FakeWriter:
     """One repository. Its clock does not run by itself."""
 
     now: datetime = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+    version: str = "15.0.0+gitea-1.22.0"
     issues: dict[int, dict[str, Any]] = field(default_factory=dict)  #: pull requests too
     comments: list[dict[str, Any]] = field(default_factory=list)
     reviews: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
@@ -334,6 +335,21 @@ def _repositories(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
     return _page(call, [{"full_name": REPO, "default_branch": "main", "permissions": {"push": True}}])
 
 
+def _version(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
+    del call
+    return 200, {"version": forge.version}
+
+
+def _who(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
+    del forge
+    return 200, {"id": 1, "login": call.login, "is_admin": False}
+
+
+def _limits(forge: FakeWriter, call: _Call) -> tuple[int, Any]:
+    del forge, call
+    return 200, {"max_response_items": 50}
+
+
 _ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/issues/(\d+)", _issue),
     ("PATCH", r"/issues/(\d+)", _change_issue),
@@ -359,6 +375,9 @@ _ROUTES: tuple[tuple[str, str, Act], ...] = (
     ("GET", r"/assignees", _assignees),
     ("GET", r"/collaborators/(.+)/permission", _permission),
     ("GET", r"/user/repos", _repositories),
+    ("GET", r"/version", _version),
+    ("GET", r"/user", _who),
+    ("GET", r"/settings/api", _limits),
 )
 
 

@@ -41,7 +41,7 @@ def desk(make: Make) -> Desk:
 
 def round_of(desk: Desk, **options: Any) -> Round:
     """Return the work of one process."""
-    return Round(desk.engine, desk.forges, monotonic=lambda: desk.monotonic, **options)
+    return Round(desk.engine, desk.forges, monotonic=lambda: desk.monotonic, **{"is_introduced": True, **options})
 
 
 def holder(desk: Desk) -> str | None:
@@ -122,6 +122,70 @@ def test_looks_wait_while_the_forge_is_away(desk: Desk) -> None:
 
     assert not round_of(desk).run()
     assert len(desk.looks()) == 4
+
+
+# --- the first question --------------------------------------------------------------------------
+
+
+def test_the_forge_is_asked_first_what_it_is_and_what_it_lacks_is_said(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.forge.version = "11.0.3+gitea-1.22.0"
+    desk.owe("reply", text="so it is")
+    work = round_of(desk, is_introduced=False)
+    work.run()
+    work.run()
+
+    said = capsys.readouterr().out
+    assert said.count("Forgejo 11.0.3+gitea-1.22.0") == 1 + said.count("forge lacks something")
+    assert said.count("before Forgejo 12") == 1
+    assert "no webhook for commit statuses" in said
+    assert len(desk.forge.bodies(7)) == 1
+
+
+def test_a_forge_that_is_away_at_the_start_is_asked_again(desk: Desk) -> None:
+    desk.forge.fail("GET version", *[Failure(502)] * 4)
+    desk.owe("reply", text="so it is")
+    work = round_of(desk, is_introduced=False)
+    work.run()
+    work.run()
+    assert desk.forge.writes() == {}
+    assert {path for _, path in desk.forge.calls} == {"/api/v1/version"}
+
+    desk.wait(steward.INTRODUCE_AGAIN_S)
+    work.run()
+    assert len(desk.forge.bodies(7)) == 1
+
+
+def test_nothing_is_done_with_the_token_of_somebody_else(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """We would not know our own comments, and write each of them anew."""
+    desk.owe("reply", text="so it is")
+    right = (tmp_path / "token-boss").read_text()
+    (tmp_path / "token-boss").write_text("token-of-dev")
+    work = round_of(desk, is_introduced=False)
+    for _ in range(3):
+        work.run()
+        desk.wait(steward.INTRODUCE_AGAIN_S)
+
+    assert desk.forge.writes() == {}
+    assert capsys.readouterr().out.count("is of dev, and types.boss.forge_user is boss") == 1
+
+    (tmp_path / "token-boss").write_text(right)
+    work.run()
+    assert len(desk.forge.bodies(7)) == 1
+
+
+def test_a_token_that_is_exchanged_for_that_of_somebody_else_is_noticed(desk: Desk, tmp_path: Path) -> None:
+    work = round_of(desk, is_introduced=False)
+    work.run()
+    (tmp_path / "token-boss").write_text("token-of-dev")
+    desk.owe("reply", text="so it is")
+    work.run()
+
+    assert desk.forge.writes() == {}
+    assert not work.is_introduced
 
 
 # --- who leads -----------------------------------------------------------------------------------
@@ -423,14 +487,18 @@ def test_a_forge_that_hangs_does_not_hold_up_the_end(served: tuple[Engine, FakeW
 
 def test_who_ends_does_not_try_again_what_the_forge_did_not_answer(served: tuple[Engine, FakeWriter, Desk]) -> None:
     engine, forge, desk = served
+
+    def asked() -> list[str]:
+        return [path for _, path in forge.calls if path.endswith("/comments")]
+
     forge.always["GET comments"] = Failure(503)
     desk.owe("reply", text="so it is")
     thread = Steward(engine)
     thread.start()
-    wait_until(lambda: forge.calls)
+    wait_until(asked)
     thread.stop(within_s=30)
 
-    assert len(forge.calls) <= 2
+    assert len(asked()) <= 2
 
 
 def test_without_a_token_there_is_no_thread_and_one_line_says_why(
