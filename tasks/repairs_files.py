@@ -13,7 +13,6 @@ OLD_S = 600.0
 CHUNK = 500
 #: Drafts of files that are written in one step live for milliseconds.
 DRAFT_DAYS = 1.0
-DAY_S = 86400
 
 
 def _cutoff(scene: Scene, tx: Tx) -> float:

@@ -314,10 +314,6 @@ class Steward:
         if self._thread is not None:
             self._thread.join(timeout=within_s)
 
-    def wake(self) -> None:
-        """Begin the next round now: something is due."""
-        self._wake.set()
-
     def _run(self) -> None:
         # A call that is tried again and again must neither outlive the lease nor let it end.
         with Forges(self._engine.settings, is_unwanted=lambda: not work.is_ours()) as forges:

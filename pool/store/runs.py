@@ -183,13 +183,6 @@ class RunVerbs(RetryVerbs):
         self.drop_session(row.session_key)
         return move
 
-    def expire_runs(self, *, by: str) -> list[int]:
-        """End the runs whose lease has ended by the clock; return the ids of those that are to be retried."""
-        expired = [lease for lease in self.running_leases() if lease.until <= self.now]
-        why = "its worker stopped renewing the lease"
-        moves = {lease.task: self.interrupt_run(lease.task, fence=lease.fence, by=by, why=why) for lease in expired}
-        return [task for task, move in moves.items() if move is Move.INTERRUPT]
-
 
 # --- the statements, built once ----------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pool.store import Store
 from tests.door.house import SECRET, URL, Door, assigned, edited, make_settings, users
 from tests.helpers.clock import Clock
 from tests.helpers.deliveries import headers, load, sign
+from tests.pool import drive
 from webapp import intake
 
 LIMIT = 4096
@@ -325,7 +326,7 @@ def test_of_two_assignees_only_the_one_that_nobody_could_serve_is_dispatched_aga
     empty_door.cancel({"task_id": dev.id})
     empty_door.clock.advance(3600)
     with empty_door.store.writing() as tx:
-        tx.expire_runs(by="test")
+        drive.expire_runs(tx)
     empty_door.add("reviewer-one", type_name="reviewer")
 
     second = empty_door.post(news)

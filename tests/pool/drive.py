@@ -110,3 +110,10 @@ def cursor(store: Store, type_name: str = "dev") -> str | None:
     """Return the name picked last."""
     with store.reading() as tx:
         return tx.cursor(type_name)
+
+
+def expire_runs(tx: Tx, *, by: str = "test") -> list[int]:
+    """End the runs whose lease has ended by the clock, as the reconciler does; return those that are to be retried."""
+    expired = [lease for lease in tx.running_leases() if lease.until <= tx.now]
+    moves = {one.task: tx.interrupt_run(one.task, fence=one.fence, by=by, why="it stopped renewing") for one in expired}
+    return [task for task, move in moves.items() if move is Move.INTERRUPT]

@@ -85,7 +85,7 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "cancel": (lambda tx: tx.cancel(tx.head_of_queue("dev-000001") or 0, by="x"), {"ix_tasks_queue"}),
     "supersede": (lambda tx: tx.supersede("acme/shop", 7, by="x", why=""), {"ix_tasks_waiting_on"}),
     "mark published": (lambda tx: tx.mark_published(tx.head_of_queue("dev-000001") or 0), {"ix_tasks_queue"}),
-    "expire runs": (lambda tx: tx.expire_runs(by="x"), {"ix_tasks_leases"}),
+    "expire runs": (lambda tx: drive.expire_runs(tx, by="x"), {"ix_tasks_leases"}),
     "unpublished": (lambda tx: tx.unpublished(older_than_s=-1), {"ix_tasks_unpublished"}),
     "silent queues": (lambda tx: tx.silent_queues(rung_before_s=-1), {"ix_instances_waiting", "ix_tasks_queue"}),
     "add an instance": (lambda tx: tx.add_instance("dev-new", "dev"), {"ix_tasks_queue", "uq_tasks_running"}),

@@ -24,6 +24,7 @@ from pool.store import Claim, DeadLettered, NoClaim, Queued, Rejected, Tx, selec
 from tests.helpers.clock import Clock
 from tests.helpers.factory import make_request
 from tests.helpers.stores import SOAK, new_store
+from tests.pool import drive
 
 LEASE_S = 60.0
 CAP = 2
@@ -442,7 +443,7 @@ class StoreMachine(RuleBasedStateMachine):
     def expire(self, seconds: float) -> None:
         self.clock.advance(seconds)
         with self.store.writing() as tx:
-            dead = tx.expire_runs(by="model")
+            dead = drive.expire_runs(tx, by="model")
             again = [self._try_again(tx, task) for task in dead]
         running = [(task, job) for task, job in self.model.jobs.items() if job.state is State.RUNNING]
         expired = [(task, job) for task, job in running if job.lease_until and job.lease_until <= self.clock()]

@@ -318,7 +318,6 @@ def test_an_issue_with_open_dependencies_is_not_closed(answers: Answers, forge: 
             "POST /pulls/8/requested_reviewers",
             {"reviewers": ["a", "b"]},
         ),
-        (lambda f: f.withdraw_request(REPO, 8, "a"), "DELETE /pulls/8/requested_reviewers", {"reviewers": ["a"]}),
         (
             lambda f: f.create_label(REPO, "tea", color="#00aabb", description="of tea"),
             "POST /labels",

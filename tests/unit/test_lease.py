@@ -15,6 +15,7 @@ from tests.helpers.clock import Clock
 from tests.helpers.factory import make_request
 from tests.helpers.stores import new_store
 from tests.helpers.waiting import wait_until
+from tests.pool import drive
 
 LEASE_S = 0.6
 
@@ -78,7 +79,7 @@ def test_a_lease_that_was_taken_away_is_an_order_to_stop(live: Store) -> None:
     with RunLease(live, claimed, lease_s=600, listen_s=0.02) as lease:
         with live.writing() as tx:
             tx.now = tx.after(3600)
-            interrupted = tx.expire_runs(by="test")
+            interrupted = drive.expire_runs(tx)
         order = _ordered(lease)
 
     assert interrupted == [claimed.task.id]

@@ -446,22 +446,14 @@ def test_the_thread_writes_what_is_owed_and_leaves_the_lease(served: tuple[Engin
     assert not any(thread.name == "steward" for thread in threading.enumerate())
 
 
-def test_a_thread_that_is_woken_need_not_wait_for_its_time(
-    served: tuple[Engine, FakeWriter, Desk],
-) -> None:
+def test_what_one_job_leads_to_need_not_wait_for_the_next_pause(served: tuple[Engine, FakeWriter, Desk]) -> None:
     engine, forge, desk = served
     service = engine.settings.service.model_copy(update={"reconcile_s": 600.0})
     slow = Engine(engine.settings.model_copy(update={"service": service}), engine.store, engine.bell)
-    with Steward(slow, pause_s=600) as thread:
-        desk.owe("reply", key="reply:1", text="so it is")
-
-        def woken(count: int) -> bool:
-            thread.wake()
-            return len(forge.bodies(7)) == count
-
-        wait_until(lambda: woken(1))
-        desk.owe("reply", key="reply:2", text="so it is")
-        wait_until(lambda: woken(2))
+    forge.on_write = lambda: desk.owe("reply", 8, text="so it is")
+    desk.owe("reply", text="so it is")
+    with Steward(slow, pause_s=600):
+        wait_until(lambda: forge.bodies(7) and forge.bodies(8))
 
 
 def test_a_forge_that_hangs_does_not_hold_up_the_end(served: tuple[Engine, FakeWriter, Desk]) -> None:
