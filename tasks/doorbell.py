@@ -33,6 +33,8 @@ class CeleryBell:
     def __init__(self, app: Celery) -> None:
         """`app`: any app that is configured for the deployment's broker."""
         self._app = app
+        # Celery reads it at the first use, and by then the file may say something that this version cannot read.
+        _ = app.conf.broker_url
         self._leave_alone_until = 0.0
 
     def ring(self, instance: str, task: int) -> None:

@@ -68,3 +68,13 @@ def test_a_broker_that_hangs_is_given_up_in_time_and_then_left_alone_for_a_while
         # The sender of two tasks must not wait twice.
         with pytest.raises(BellError, match="did not take the message for dev-bravo: it hangs"):
             bell.ring("dev-bravo", 2)
+
+
+def test_the_settings_are_those_that_were_there_when_the_bell_was_made() -> None:
+    """A web process that first rang after the file had been spoiled queued everything and told nobody."""
+    app = Celery("lazy")
+    app.config_from_object({"broker_url": "memory://"})
+    assert not app.configured
+    CeleryBell(app)
+
+    assert app.configured
