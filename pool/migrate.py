@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: Every schema revision, oldest first; tests/pool/test_migrations.py holds it against the files.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:

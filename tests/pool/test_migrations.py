@@ -1,5 +1,6 @@
 """Bringing a database to the schema of this version, or refusing to touch it."""
 
+import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -253,6 +254,23 @@ def test_the_revisions_that_are_named_are_the_files_that_are_there() -> None:
     scripts = ScriptDirectory.from_config(migrate.config())
 
     assert list(migrate.REVISIONS) == [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+#: SHA-256 of each migration that databases may have gone through.
+_AS_THEY_WERE = {
+    "0001": "2ef14348a91f9769a74b632da479ff10968707929502696da40b51ec36fd595d",
+    "0002": "f1565af778131aa1045ed590ebb5c0191f961e0a86c9edd8aa36f5ec330d857b",
+    "0003": "253f1054d86ec3de541f8564fbb9436a67e023dd212cc0c16b0b0ffb4a39682f",
+    "0004": "dfd12f339291e3f1867202a99cc7eb07f2dbdd1686708de19b22a2f13a5c0349",
+}
+
+
+def test_a_migration_stays_as_it_is_and_what_changes_is_a_new_one() -> None:
+    """An index that was changed in the file of its table never came to a database that had the table already."""
+    scripts = ScriptDirectory.from_config(migrate.config()).walk_revisions()
+
+    found = {one.revision: hashlib.sha256(Path(one.path).read_bytes()).hexdigest() for one in scripts}
+    assert found == _AS_THEY_WERE
 
 
 def test_a_new_file_that_another_process_is_about_to_write_is_waited_for(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("uq_orders_comment", "orders", ["repo", "comment", "line"], unique=True)
-    _partial("ix_orders_due", "orders", ["id", "due_at"], "done_at IS NULL")
+    _partial("ix_orders_due", "orders", ["due_at", "id"], "done_at IS NULL")
     _partial("ix_orders_done", "orders", ["done_at", "id"], "done_at IS NOT NULL")
     op.create_index("ix_orders_subject", "orders", ["repo", "number", "id"])
     op.create_table(
