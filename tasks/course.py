@@ -20,6 +20,7 @@ from tasks.forge import Forge
 from tasks.forge_values import failed
 from tasks.forges import Forges
 from tasks.look_act import request_of
+from tasks.patience import rest
 from tasks.prompts import Extras
 from tasks.proof import Proof, prove
 from tasks.situation import Facts, IssueFacts, Policy, PullFacts
@@ -35,7 +36,6 @@ PROOF_PAUSE_S = 1.0
 #: A forge that is away is waited for so long: its upgrade takes minutes, and would fail all tasks of a queue in turn.
 AWAY_S = 900.0
 AWAY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  #: between two questions; the last one again and again
-ASK_S = 1.0  #: between two questions, while pausing, whether the run is still wanted
 
 T = TypeVar("T")
 
@@ -223,15 +223,5 @@ def _answered(ask: Callable[[], T], *, is_unwanted: Callable[[], bool], sleep: C
                 raise
             log.warning("forge is waited for", why=str(error), again_s=pause_s, waited_s=waited_s)
             waited_s += pause_s
-            if not _rest(pause_s, is_unwanted, sleep):
+            if not rest(pause_s, is_unwanted=is_unwanted, sleep=sleep):
                 raise
-
-
-def _rest(pause_s: float, is_unwanted: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
-    """Wait; tell whether the run is still wanted."""
-    while not is_unwanted():
-        if pause_s <= 0:
-            return True
-        sleep(min(pause_s, ASK_S))
-        pause_s -= ASK_S
-    return False

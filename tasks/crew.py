@@ -30,36 +30,41 @@ class Crew:
         """Tell whether jobs are done by whoever gives them."""
         return not self.hands
 
-    def give(self, kind: str, read: Callable[[], Iterable[Job]]) -> None:
+    def give(self, kind: str, read: Callable[[], Iterable[Job]]) -> int:
         """Have the jobs done that `read` finds, each about another thing, as far as there are hands.
 
         What is left is not kept: `read` finds it again next time. It is not even asked when all hands are busy.
+        Returns how many were begun.
         """
-        if self.is_alone:
-            for _, act in read():
-                act()
-            return
         with self._change:
             # Before the reading: about what is idle now, nothing has changed since it was read.
             busy = set(self._busy)
-            if self._free(kind) == 0:
-                return
+            if not self._has_hand(kind):
+                return 0
+        begun = 0
         for about, act in read():
-            if about not in busy and not self._begin(kind, about, act):
-                return
+            if about in busy:
+                continue
+            if not self._begin(kind, about, act):
+                break
+            begun += 1
+        return begun
 
     def wait(self, within_s: float | None = None) -> bool:
         """Wait until nothing is done any more; tell whether that came about."""
         with self._change:
             return self._change.wait_for(lambda: not self._busy, timeout=within_s)
 
-    def _free(self, kind: str) -> int:
-        return self.hands[kind] - sum(one == kind for one in self._busy.values())
+    def _has_hand(self, kind: str) -> bool:
+        return self.is_alone or sum(one == kind for one in self._busy.values()) < self.hands[kind]
 
     def _begin(self, kind: str, about: Hashable, act: Callable[[], bool]) -> bool:
         """Begin with a job; tell whether there was a hand for it."""
+        if self.is_alone:
+            act()
+            return True
         with self._change:
-            if self._free(kind) == 0:
+            if not self._has_hand(kind):
                 return False
             self._busy[about] = kind
         try:

@@ -20,6 +20,7 @@ import httpx
 from pool.errors import ForgeError, ForgeUnavailable, NotAccepted, NotAllowed
 from pool.store import utc_now
 from tasks.forge_refusals import refusal, words_of
+from tasks.patience import rest
 from tasks.secret_files import HIDDEN
 from tasks.setup_values import is_loopback
 
@@ -30,7 +31,6 @@ WEB = ""  #: the pages for people
 TRIES = 4
 FIRST_PAUSE_S = 0.5  #: before the second try; doubled for each further one
 LONGEST_PAUSE_S = 60.0  #: a forge that asks for a longer one counts as away
-ASK_S = 0.5  #: between two questions, while pausing, whether the call is still wanted
 
 #: Forgejo's largest page, unless its administrator chose another: then it gives what it likes (modules/setting/api.go).
 PAGE = 50
@@ -248,7 +248,9 @@ class ForgeHttp:
         outcome = self._try(call)
         for attempt in range(1, TRIES):
             pause_s = self._pause_s(outcome, attempt)
-            if pause_s > LONGEST_PAUSE_S or not _is_worth_another(outcome, retry) or not self._rest(pause_s):
+            if pause_s > LONGEST_PAUSE_S or not _is_worth_another(outcome, retry):
+                break
+            if not rest(pause_s, is_unwanted=self._is_unwanted, sleep=self._sleep):
                 break
             outcome = self._try(call)
         if isinstance(outcome, _Lost):
@@ -305,15 +307,6 @@ class ForgeHttp:
             return float(text[:9])
         date = date_of(text)
         return (date - self._clock()).total_seconds() if date else 0.0
-
-    def _rest(self, pause_s: float) -> bool:
-        """Wait; tell whether the call is still wanted."""
-        while not self._is_unwanted():
-            if pause_s <= 0:
-                return True
-            self._sleep(min(pause_s, ASK_S))
-            pause_s -= ASK_S
-        return False
 
 
 def part(text: str) -> str:

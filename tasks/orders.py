@@ -6,7 +6,7 @@ import structlog
 
 from pool.errors import ForgeError, ForgeUnavailable
 from pool.store import Tx
-from pool.work import Order, by_subject
+from pool.work import Order
 from tasks import report
 from tasks.dispatch import announce
 from tasks.engine import Engine
@@ -14,7 +14,7 @@ from tasks.forge import Forge
 from tasks.ledger import owe_report
 from tasks.order_deeds import DEEDS, Deed, explain_verbs, owe
 
-__all__ = ["carry_out", "carry_out_all", "due"]
+__all__ = ["carry_out", "carry_out_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -23,13 +23,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 600.0
 #: A forge that says no will say so again; one that was away for a day leaves orders that nobody expects any more.
 REFUSED_S, AWAY_S = 60.0, 86400.0
 YES, NO, WHAT = "+1", "-1", "confused"
-
-
-def due(engine: Engine, forge: Forge) -> int:
-    """Carry out the orders that wait; return how many were."""
-    with engine.store.reading() as tx:
-        waiting = tx.due_orders()
-    return sum(carry_out_all(engine, forge, some) for _, some in by_subject(waiting))
 
 
 def carry_out_all(

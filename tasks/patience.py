@@ -1,6 +1,19 @@
-"""How long a forge is asked that does not answer: each call takes long to fail, and all would wait for it."""
+"""How long a forge is waited for that does not answer: each call takes long to fail, and all would wait for it."""
 
 import threading
+from collections.abc import Callable
+
+ASK_S = 0.5  #: between two questions, while pausing, whether what one waits for is still wanted
+
+
+def rest(pause_s: float, *, is_unwanted: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
+    """Wait; tell whether it is still wanted."""
+    while not is_unwanted():
+        if pause_s <= 0:
+            return True
+        sleep(min(pause_s, ASK_S))
+        pause_s -= ASK_S
+    return False
 
 
 class Patience:

@@ -75,7 +75,6 @@ class Round:
     _to_poll: list[str] = field(default_factory=list)
     _again_at: dict[str, float] = field(default_factory=dict)
     _said: dict[str, str] = field(default_factory=dict)  #: by step: what was logged of its last failure
-    _looks_given: int = 0  #: in this round
 
     @property
     def lease_s(self) -> float:
@@ -92,14 +91,13 @@ class Round:
         self._step("merges", lambda: merge.due(self.engine))
         if not self._knows(forge):
             return False
-        self._looks_given = 0
         for_looks, for_effects = Patience(MOST_UNANSWERED), Patience(ledger.MOST_UNANSWERED)
         self._step("orders", lambda: self.crew.give("order", lambda: self._orders(forge)))
-        self._step("looks", lambda: self.crew.give("look", lambda: self._looks(forge, for_looks)))
+        looks = self._step("looks", lambda: self.crew.give("look", lambda: self._looks(forge, for_looks)))
         self._step("effects", lambda: self.crew.give("effect", lambda: self._effects(for_effects)))
         self._step("polls", lambda: self.crew.give("poll", lambda: self._polls(forge)))
         # A crew tells by itself when more may be due.
-        return self.crew.is_alone and self._looks_given == LOOKS and not for_looks.is_spent
+        return self.crew.is_alone and looks == LOOKS and not for_looks.is_spent
 
     def _knows(self, forge: Forge) -> bool:
         """Tell whether it is known which forge that is, and as whom this token asks it; if not, have it asked."""
@@ -153,7 +151,6 @@ class Round:
 
         with self.engine.store.reading() as tx:
             due = tx.due_looks(limit=LOOKS)
-        self._looks_given = len(due)
         for one in due:
             yield (one.repo, one.number), partial(act, one)
 

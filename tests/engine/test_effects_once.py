@@ -11,7 +11,8 @@ import pytest
 from pool.crashpoints import CRASH_AT, Point
 from pool.work import Effect
 from tests.engine.conftest import Build
-from tests.helpers.fake_writer import HEAD, REPO, TYPES, Failure, FakeWriter, serve
+from tests.helpers.fake_port import serve
+from tests.helpers.fake_writer import HEAD, REPO, TYPES, Failure, FakeWriter
 from tests.helpers.house import PYTHON, House
 from tests.helpers.up import FORGEPOOL
 from tests.helpers.waiting import wait_until

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pool.subject import Subject
-from pool.work import Effect, Look, Order, Step, Work
-from tasks import ledger
+from pool.work import Effect, Look, Order, Step, Work, by_subject
+from tasks import ledger, orders
 from tasks.forge import Forge
 from tasks.forges import Forges
 from tests.helpers.fake_writer import HEAD, REPO, FakeWriter, types_with_tokens
@@ -119,6 +119,12 @@ class Desk(Yard):
         with self.store.writing() as tx:
             order = tx.take_order(**told, verb=verb, argument=argument, by=by)
         return self.read_order(order or 0)
+
+    def carry_out_orders(self) -> int:
+        """Carry out the orders that wait, as the steward does."""
+        with self.store.reading() as tx:
+            waiting = tx.due_orders()
+        return sum(orders.carry_out_all(self.engine, self.main, some) for _, some in by_subject(waiting))
 
     def read_order(self, order: int) -> Order:
         """Return what has become of an order."""

@@ -1,7 +1,7 @@
 """A forge in memory that takes what is written to it, behind the real client, with failures on request.
 
 It speaks as much HTTP as the ledger, the orders and the polls need: `FakeWriter.forges` gives clients that talk to it
-without a network, `serve` puts it behind a port, for processes of their own.
+without a network; `tests.helpers.fake_port` puts it behind a port, for processes of their own.
 """
 
 import json
@@ -10,10 +10,8 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -391,37 +389,3 @@ def types_with_tokens(folder: Path) -> dict[str, dict[str, Any]]:
         path.write_text(f"token-of-{name}\n")
         path.chmod(0o600)
     return {name: type_table(name, token_file=f"token-{name}") for name in TYPES}
-
-
-@contextmanager
-def serve(forge: FakeWriter) -> Iterator[str]:
-    """Serve a forge on the loopback interface; yield its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def _do(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            content = self.rfile.read(length)
-            told = httpx.Request(
-                self.command, f"http://forge{self.path}", headers=dict(self.headers.items()), content=content
-            )
-            answer = forge.receive(told)
-            self.send_response(answer.status_code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _do  # noqa: N815 - the library's names
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="fake forge", daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -26,7 +26,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def give(desk: Desk, verb: str, argument: str = "", **options: object) -> str:
     """Give an order and have it carried out; return the answer."""
     order = desk.order(verb, argument, **options)  # type: ignore[arg-type] # as the method says
-    orders.due(desk.engine, desk.main)
+    desk.carry_out_orders()
     return desk.read_order(order.id).answer
 
 
@@ -97,7 +97,7 @@ def test_an_order_waits_for_a_forge_that_is_away_and_is_forgotten_after_a_day(de
     order = desk.order("hold")
     for hour in range(26):
         for _ in range(15):
-            orders.due(desk.engine, desk.main)
+            desk.carry_out_orders()
             desk.wait(240)
         assert bool(desk.read_order(order.id).answer) == (hour >= 24)
 
@@ -113,7 +113,7 @@ def test_an_order_is_carried_out_when_the_forge_is_back(desk: Desk) -> None:
 
     assert give(desk, "hold") == ""
     desk.wait(5)
-    assert orders.due(desk.engine, desk.main) == 1
+    assert desk.carry_out_orders() == 1
     assert desk.work().held_by == "ada"
 
 
@@ -122,7 +122,7 @@ def test_a_forge_that_does_not_tell_who_may_is_complained_of_once(desk: Desk) ->
     for _ in range(2):
         desk.order("retry")
         for _ in range(6):
-            orders.due(desk.engine, desk.main)
+            desk.carry_out_orders()
             desk.wait(60)
 
     [reply] = replies(desk)
@@ -142,7 +142,7 @@ def test_orders_about_one_thing_keep_their_order_though_the_forge_fails_between_
     desk.order("go")
     desk.forge.fail("GET permission", *[Failure(502)] * 4)
     for _ in range(4):
-        orders.due(desk.engine, desk.main)
+        desk.carry_out_orders()
         desk.wait(60)
 
     assert [line.what for line in desk.trail(source="order")] == ["hold", "go"]

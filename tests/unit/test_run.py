@@ -17,7 +17,8 @@ from tasks.dispatch import dispatch_by_type, ring_if_silent
 from tasks.engine import Engine
 from tasks.judge import Outcome
 from tasks.lease import RunLease, StopRun, Why
-from tests.helpers.fake_writer import FakeWriter, serve, types_with_tokens
+from tests.helpers.fake_port import serve
+from tests.helpers.fake_writer import FakeWriter, types_with_tokens
 from tests.helpers.fakes import FakeBell
 from tests.helpers.house import House
 from tests.helpers.merging import HEAD

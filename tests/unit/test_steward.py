@@ -14,7 +14,8 @@ from tasks.crew import Crew
 from tasks.engine import Engine
 from tasks.steward import LEASE, LOOKS, Round, Steward
 from tests.helpers.desk import Desk
-from tests.helpers.fake_writer import REPO, Failure, FakeWriter, serve, types_with_tokens
+from tests.helpers.fake_port import serve
+from tests.helpers.fake_writer import REPO, Failure, FakeWriter, types_with_tokens
 from tests.helpers.waiting import wait_until
 
 Make = Callable[..., Desk]
@@ -531,14 +532,20 @@ def crew(desk: Desk) -> Iterator[Crew]:
     assert made.wait(60)
 
 
-def test_a_look_that_hangs_holds_up_neither_looks_nor_orders_nor_what_is_owed(desk: Desk, crew: Crew) -> None:
+def hanging(desk: Desk, crew: Crew) -> tuple[Slow, Round]:
+    """Begin with a look at issue 101 that does not come back."""
     desk.forge.issue(101)
-    desk.forge.issue(102)
     slow = Slow(desk.forge, 101)
     work = round_of(desk, crew=crew)
     look_at(desk, 101)
     work.run()
     assert slow.hangs.wait(30)
+    return slow, work
+
+
+def test_a_look_that_hangs_holds_up_neither_looks_nor_orders_nor_what_is_owed(desk: Desk, crew: Crew) -> None:
+    desk.forge.issue(102)
+    slow, work = hanging(desk, crew)
 
     look_at(desk, 102)
     order = desk.order("hold")
@@ -558,12 +565,7 @@ def test_a_look_that_hangs_holds_up_neither_looks_nor_orders_nor_what_is_owed(de
 
 
 def test_what_is_about_the_same_thing_is_not_done_side_by_side(desk: Desk, crew: Crew) -> None:
-    desk.forge.issue(101)
-    slow = Slow(desk.forge, 101)
-    work = round_of(desk, crew=crew)
-    look_at(desk, 101)
-    work.run()
-    assert slow.hangs.wait(30)
+    slow, work = hanging(desk, crew)
     desk.owe("reply", 101, text="so it is")
     order = desk.order("hold", number=101)
     look_at(desk, 101)

@@ -121,8 +121,8 @@ def _lines(wish: _Wish) -> Iterator[Line]:
         if not wish.is_sure:
             whose = f" as {admin.login}" if admin else ""
             click.confirm(f"Set up {', '.join(repos)} there{whose}?", abort=True)
-        calls = hook_address(settings, wish.hook_url)
-        yield from steps(scene, types=wish.types or settings.types, repos=repos, address=calls)
+        hook_at = hook_address(settings, wish.hook_url)
+        yield from steps(scene, types=wish.types or settings.types, repos=repos, address=hook_at)
 
 
 def _place(folder: Path | None) -> Path:
