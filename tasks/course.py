@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, repeat
 from typing import TypeVar, assert_never
 
 import structlog
 
 from pool.errors import ForgeError, ForgeUnavailable, NotThere
 from pool.model import Kind, Request, Task
+from tasks.backoff import doubled
 from tasks.engine import Engine
 from tasks.facts import read_facts
 from tasks.forge import Forge
@@ -35,7 +35,7 @@ PROOF_TRIES = 4
 PROOF_PAUSE_S = 1.0
 #: A forge that is away is waited for so long: its upgrade takes minutes, and would fail all tasks of a queue in turn.
 AWAY_S = 900.0
-AWAY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  #: between two questions; the last one again and again
+AWAY_PAUSE_S, LONGEST_AWAY_PAUSE_S = 1.0, 30.0  #: between two questions, doubled each time
 
 T = TypeVar("T")
 
@@ -212,16 +212,15 @@ def proof_of(
 
 def _answered(ask: Callable[[], T], *, is_unwanted: Callable[[], bool], sleep: Callable[[float], None]) -> T:
     """Ask until the forge answers. Raises ForgeError: at once what it says, and after `AWAY_S` that it is away."""
-    waited_s = 0.0
-    pauses = chain(AWAY_PAUSES_S, repeat(AWAY_PAUSES_S[-1]))
+    waited_s, tries = 0.0, 0
     while True:
         try:
             return ask()
         except ForgeUnavailable as error:
-            pause_s = next(pauses)
             if waited_s >= AWAY_S:
                 raise
+            pause_s = doubled(AWAY_PAUSE_S, tries, longest_s=LONGEST_AWAY_PAUSE_S)
             log.warning("forge is waited for", why=str(error), again_s=pause_s, waited_s=waited_s)
-            waited_s += pause_s
+            waited_s, tries = waited_s + pause_s, tries + 1
             if not rest(pause_s, is_unwanted=is_unwanted, sleep=sleep):
                 raise

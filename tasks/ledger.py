@@ -13,6 +13,7 @@ from pool.errors import ForgeError, ForgeUnavailable, LeaseLost
 from pool.model import Task
 from pool.store import Tx
 from pool.work import Effect
+from tasks.backoff import doubled
 from tasks.engine import Engine
 from tasks.forge import Forge
 from tasks.forge_values import OWN_CONTEXT
@@ -121,7 +122,7 @@ def _login(settings: Settings, type_name: str) -> str:
 
 
 def _pause_s(effect: Effect) -> float:
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(effect.tries, 16))
+    return doubled(FIRST_PAUSE_S, effect.tries, longest_s=LONGEST_PAUSE_S)
 
 
 def _put_off(engine: Engine, effect: Effect, why: str, pause_s: float) -> bool:

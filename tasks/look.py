@@ -15,6 +15,7 @@ from pool.lanes import MergeState
 from pool.store import Tx
 from pool.work import Look, Work
 from tasks import merge
+from tasks.backoff import doubled
 from tasks.dispatch import announce
 from tasks.engine import Engine
 from tasks.facts import Reader, Seen, SeenIssue, fetch, remember
@@ -90,7 +91,7 @@ def _unblocks(forge: Reader, seen: Seen) -> tuple[int, ...]:
 
 def _put_off(engine: Engine, due: Look, error: ForgeError) -> Decision:
     """Look again later: the forge may have come back then."""
-    pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(due.tries, 16))
+    pause = doubled(FIRST_PAUSE_S, due.tries, longest_s=LONGEST_PAUSE_S)
     with engine.store.writing() as tx:
         tx.fail_look(due.repo, due.number, why=due.why, after_s=pause)
     log.warning("forge could not be asked", repo=due.repo, number=due.number, why=str(error), again_s=pause)

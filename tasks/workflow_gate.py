@@ -2,6 +2,7 @@
 
 from pool.states import State
 from pool.work import Past
+from tasks.backoff import doubled
 from tasks.situation import Facts, Policy
 from tasks.workflow_steps import AskPerson, Outcome, Start, Wait, ask, wait
 
@@ -38,7 +39,7 @@ def _after_pause(facts: Facts, policy: Policy, start: Start, past: list[Past]) -
     if not failures:
         return start.why, (start,)
     last = failures[-1]
-    pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (len(failures) - 1))
+    pause = doubled(FIRST_PAUSE_S, len(failures) - 1, longest_s=LONGEST_PAUSE_S)
     left = pause - (facts.now - (last.finished_at or last.created_at)).total_seconds()
     if left <= 0:
         return start.why, (start,)

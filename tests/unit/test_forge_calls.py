@@ -335,6 +335,12 @@ def test_each_call_that_writes(answers: Answers, forge: Forge, call: Any, asked:
     assert len(answers.calls) == 1
 
 
+def test_a_comment_that_is_gone_is_gone(answers: Answers, forge: Forge) -> None:
+    answers.on(f"DELETE {HERE}/issues/comments/3", says(404))
+
+    forge.delete_comment(REPO, 3)
+
+
 def test_a_status_is_not_set_twice_when_the_answer_is_lost(answers: Answers, forge: Forge) -> None:
     answers.on(f"POST {HERE}/statuses/{SHA}", httpx.ReadTimeout("late"))
 
