@@ -29,6 +29,7 @@ LAUNCHER = Path(__file__).with_name("launcher.py")
 START_S = 30.0  #: for the launcher to start the agent, on a machine under load
 MARGIN_S = 10.0  #: beyond the grace, for SIGKILL to do its work, before the launcher itself is killed
 ORPHANS_S, ORPHANS_PAUSE_S = 5.0, 0.02  #: for killing what a killed launcher has left, round after round
+ORPHANS_LOOKS = 5  #: in a row that must find nothing
 SAME_START_S = 2.0  #: start times differ by rounding, and by corrections of the clock
 
 
@@ -269,8 +270,12 @@ def end_orphans(pid: int, started: float) -> int:
             return 0  # the number belongs to somebody else now, so nothing of the old session is left
     killed: set[int] = set()
     give_up = time.monotonic() + ORPHANS_S
-    # Again and again, and whole groups: what forks meanwhile is not in the list, and may be gone before its turn.
-    while (found := _session(pid)) and time.monotonic() < give_up:
+    # Again and again, and whole groups: what forks meanwhile is not in the list, and may be gone before its turn. The
+    # list may even be empty, while the only one that there is becomes another.
+    empty = 0
+    while empty < ORPHANS_LOOKS and time.monotonic() < give_up:
+        found = _session(pid)
+        empty = 0 if found else empty + 1
         for group in set(found.values()):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pool.errors import AgentError
-from tasks import launcher, testagent
+from tasks import launcher, runner, testagent
 from tasks.runner import LAUNCHER, Agent, AgentCommand, Ended, Ending, Limits, Stop, end_orphans
 from tests.helpers.waiting import wait_until
 
@@ -393,6 +393,16 @@ while time.monotonic() < end:
     if os.fork():
         os._exit(0)
 """
+
+
+def test_one_look_that_finds_nothing_does_not_mean_that_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orphan that forks and ends all the time slipped through one list of processes in fifteen."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as orphan:
+        looks = iter([{}, {orphan.pid: orphan.pid}])
+        monkeypatch.setattr(runner, "_session", lambda _: next(looks, {}))
+
+        assert end_orphans(orphan.pid, psutil.Process(orphan.pid).create_time()) == 1
+        assert orphan.wait(timeout=30) == -signal.SIGKILL
 
 
 @needs_linux
